@@ -1,0 +1,34 @@
+"""GKGNet for Hugging Face transformers and timm. Importing it registers the models with both."""
+
+from transformers import (
+    AutoBackbone,
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForImageClassification,
+    ViTImageProcessor,
+)
+
+from .hub.released import load_backbone_checkpoint, load_released_checkpoint
+from .modeling import timm_models as _timm_models  # registers gkgnet_* and pvig_*
+from .modeling.configuration_gkgnet import GKGNetConfig
+from .modeling.image_processing_gkgnet import create_image_processor
+from .modeling.modeling_gkgnet import GKGNetBackbone, GKGNetForImageClassification, GKGNetModel
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "GKGNetBackbone",
+    "GKGNetConfig",
+    "GKGNetForImageClassification",
+    "GKGNetModel",
+    "create_image_processor",
+    "load_backbone_checkpoint",
+    "load_released_checkpoint",
+]
+
+AutoConfig.register("gkgnet", GKGNetConfig)
+AutoModel.register(GKGNetConfig, GKGNetModel)
+AutoModelForImageClassification.register(GKGNetConfig, GKGNetForImageClassification)
+AutoBackbone.register(GKGNetConfig, GKGNetBackbone)
+AutoImageProcessor.register(GKGNetConfig, ViTImageProcessor)

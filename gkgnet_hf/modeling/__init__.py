@@ -1,0 +1,1 @@
+"""The network: configuration, models for transformers, backbones for timm."""

@@ -1,0 +1,199 @@
+"""Configuration of GKGNet, in the style of transformers 5."""
+
+from typing import Any
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+from transformers.backbone_utils import BackboneConfigMixin
+
+# Sizes of Pyramid ViG, which GKGNet takes over.
+VARIANTS: dict[str, dict[str, tuple[int, ...]]] = {
+    "ti": {"hidden_sizes": (48, 96, 240, 384), "depths": (2, 2, 6, 2)},
+    "s": {"hidden_sizes": (80, 160, 400, 640), "depths": (2, 2, 6, 2)},
+    "m": {"hidden_sizes": (96, 192, 384, 768), "depths": (2, 2, 16, 2)},
+    "b": {"hidden_sizes": (128, 256, 512, 1024), "depths": (2, 2, 18, 2)},
+}
+
+
+@strict
+class GKGNetConfig(BackboneConfigMixin, PreTrainedConfig):
+    r"""
+    Configuration of `GKGNetModel`, `GKGNetForImageClassification` and `GKGNetBackbone`. The defaults are GKGNet-S at
+    224 pixels (https://arxiv.org/abs/2308.14378), two labels.
+
+    Args:
+        num_channels (`int`, *optional*, defaults to 3):
+            Channels of the image.
+        image_size (`int` or pair of `int`, *optional*, defaults to 224):
+            Side, or (height, width), in pixels that the position embedding is made for. Any other size of 32 pixels
+            or more works too; the embedding is then resized.
+        hidden_sizes (`list[int]`, *optional*, defaults to `(80, 160, 400, 640)`):
+            Width C of the nodes in each stage.
+        depths (`list[int]`, *optional*, defaults to `(2, 2, 6, 2)`):
+            Patch-level blocks in each stage.
+        pooling_ratios (`list[int]`, *optional*, defaults to `(4, 2, 1, 1)`):
+            Side r of the average pooling of the source patches in each stage.
+        mlp_ratio (`int`, *optional*, defaults to 4):
+            Hidden width of the feed-forward blocks over C.
+        num_neighbors (`int`, *optional*, defaults to 9):
+            Neighbours K of a patch.
+        num_groups (`int`, *optional*, defaults to 2):
+            Groups G of channels in which a patch finds its neighbours; 1 is plain Pyramid ViG.
+        blocks_per_dilation (`int`, *optional*, defaults to 4):
+            The dilation d grows by one each time this many patch-level blocks have passed.
+        max_dilated_neighbors (`int`, *optional*, defaults to 49):
+            The dilation stops growing where K·d would pass this.
+        num_label_neighbors (`int`, *optional*, defaults to 9):
+            Patches that a label gathers from, in each group.
+        num_label_groups (`int`, *optional*, defaults to 2):
+            Groups of channels in which a label finds its patches.
+        num_label_blocks (`list[int]`, *optional*, defaults to `(1, 1, 1, 1)`):
+            Cross-level modules after each stage. All 0 leaves Pyramid ViG with a linear multi-label classifier.
+        use_position_bias (`bool`, *optional*, defaults to `True`):
+            Whether the search of the patches adds the sine-cosine position bias.
+        drop_path_rate (`float`, *optional*, defaults to 0.1):
+            Drop-path rate of the last block in training; it rises linearly from 0 at the first.
+        initializer_range (`float`, *optional*, defaults to 0.01):
+            Standard deviation of the initial weights of the two classifier layers.
+        asymmetric_loss_weight (`float`, *optional*, defaults to 10.0):
+            Factor of the asymmetric loss (https://arxiv.org/abs/2009.14119).
+        gamma_positive (`float`, *optional*, defaults to 0.0):
+            Its focusing exponent for labels that are there.
+        gamma_negative (`float`, *optional*, defaults to 2.0):
+            Its focusing exponent for labels that are not.
+        probability_margin (`float`, *optional*, defaults to 0.05):
+            Its margin: negatives scored lower than this cost nothing.
+        smoothed_loss_weight (`float`, *optional*, defaults to 1.0):
+            Factor of the binary cross-entropy against smoothed labels.
+        label_smoothing (`float`, *optional*, defaults to 0.1):
+            ε of that loss: targets are 1 − ε and ε.
+        problem_type (`str`, *optional*, defaults to `"multi_label_classification"`):
+            Any number of labels an image. `"single_label_classification"` trains with cross-entropy.
+        out_features (`list[str]`, *optional*):
+            Stages that `GKGNetBackbone` returns, of `"stem"`, `"stage1"` … `"stage4"`; the last if unset.
+        out_indices (`list[int]`, *optional*):
+            The same by index.
+
+    Example:
+
+    ```python
+    >>> from gkgnet_hf import GKGNetConfig
+
+    >>> config = GKGNetConfig.from_variant("ti", image_size=448, num_labels=30)
+    >>> config.hidden_sizes, config.num_labels
+    ((48, 96, 240, 384), 30)
+
+    ```"""
+
+    model_type = "gkgnet"
+
+    num_channels: int = 3
+    image_size: int | list[int] | tuple[int, int] = 224
+    hidden_sizes: list[int] | tuple[int, ...] = VARIANTS["s"]["hidden_sizes"]
+    depths: list[int] | tuple[int, ...] = VARIANTS["s"]["depths"]
+    pooling_ratios: list[int] | tuple[int, ...] = (4, 2, 1, 1)
+    mlp_ratio: int = 4
+    num_neighbors: int = 9
+    num_groups: int = 2
+    blocks_per_dilation: int = 4
+    max_dilated_neighbors: int = 49
+    num_label_neighbors: int = 9
+    num_label_groups: int = 2
+    num_label_blocks: list[int] | tuple[int, ...] = (1, 1, 1, 1)
+    use_position_bias: bool = True
+    drop_path_rate: float | int = 0.1
+    initializer_range: float = 0.01
+    asymmetric_loss_weight: float | int = 10.0
+    gamma_positive: float | int = 0.0
+    gamma_negative: float | int = 2.0
+    probability_margin: float | int = 0.05
+    smoothed_loss_weight: float | int = 1.0
+    label_smoothing: float | int = 0.1
+    problem_type: str | None = "multi_label_classification"
+    _out_features: list[str] | None = None
+    _out_indices: list[int] | None = None
+
+    def __post_init__(self, **kwargs):
+        self._check()
+        self.stage_names = ["stem"] + [f"stage{i}" for i in range(1, len(self.depths) + 1)]
+        self.set_output_features_output_indices(
+            out_indices=kwargs.pop("out_indices", None), out_features=kwargs.pop("out_features", None)
+        )
+        super().__post_init__(**kwargs)
+
+    @classmethod
+    def from_variant(cls, variant: str, **kwargs: Any) -> "GKGNetConfig":
+        """Configuration of one of the four sizes.
+
+        Args:
+            variant: "ti", "s", "m" or "b".
+            **kwargs: any field, for instance `image_size=576, id2label=...`.
+
+        Raises:
+            ValueError: for another variant.
+        """
+        if variant not in VARIANTS:
+            raise ValueError(f"variant must be one of {', '.join(VARIANTS)}, got {variant!r}")
+        return cls(**{**VARIANTS[variant], **kwargs})
+
+    @property
+    def image_height_width(self) -> tuple[int, int]:
+        """`image_size` as (height, width)."""
+        if isinstance(self.image_size, int):
+            return self.image_size, self.image_size
+        height, width = self.image_size
+        return height, width
+
+    def _check(self) -> None:
+        if not isinstance(self.image_size, int) and len(self.image_size) != 2:
+            raise ValueError(f"image_size must be one side or (height, width), got {self.image_size}")
+        if min(self.image_height_width) < 32:
+            raise ValueError(f"image_size must be at least 32 pixels a side, got {self.image_size}")
+        for name in ("hidden_sizes", "pooling_ratios", "num_label_blocks"):
+            values = getattr(self, name)
+            if len(values) != len(self.depths):
+                raise ValueError(
+                    f"{name} must have one entry a stage, {len(self.depths)} as depths={self.depths}, got {values}"
+                )
+        for name, lowest in _LOWEST.items():
+            values = getattr(self, name)
+            if min(values if isinstance(values, (list, tuple)) else [values], default=lowest - 1) < lowest:
+                raise ValueError(f"{name} must be at least {lowest}, got {values}")
+        for name in ("drop_path_rate", "probability_margin", "label_smoothing"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 0 and less than 1, got {getattr(self, name)}")
+        self._check_divisors()
+
+    def _check_divisors(self) -> None:
+        # The embedding has sine and cosine halves for x and y; the update is a convolution of 2·C in 4 groups.
+        divisors = {"num_groups": self.num_groups, "use_position_bias": 4 if self.use_position_bias else 2}
+        if any(self.num_label_blocks):
+            divisors["num_label_groups"] = self.num_label_groups
+        for name, divisor in divisors.items():
+            for size in self.hidden_sizes:
+                if size % divisor:
+                    raise ValueError(
+                        f"hidden_sizes must be divisible by {divisor} ({name}={getattr(self, name)}), "
+                        f"got {size} in {self.hidden_sizes}"
+                    )
+
+
+_LOWEST = {
+    "num_channels": 1,
+    "depths": 1,
+    "hidden_sizes": 2,
+    "pooling_ratios": 1,
+    "mlp_ratio": 1,
+    "num_neighbors": 1,
+    "num_groups": 1,
+    "blocks_per_dilation": 1,
+    "max_dilated_neighbors": 1,
+    "num_label_neighbors": 1,
+    "num_label_groups": 1,
+    "num_label_blocks": 0,
+    "initializer_range": 0,
+    "asymmetric_loss_weight": 0,
+    "gamma_positive": 0,
+    "gamma_negative": 0,
+    "smoothed_loss_weight": 0,
+}

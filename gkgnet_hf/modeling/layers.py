@@ -1,0 +1,155 @@
+"""The parts of the network: stem, downsampling, feed-forward block and the two Group KGCN modules."""
+
+import torch
+import torch.nn.functional as F
+from timm.layers import DropPath, register_notrace_function
+from torch import Tensor, nn
+
+from .group_knn import find_neighbors, max_relative
+
+# Groups of the convolution that updates the nodes: always 4, whatever the number of graph groups.
+UPDATE_GROUPS = 4
+
+
+class ConvNorm(nn.Sequential):
+    """Convolution with bias, then batch norm."""
+
+    def __init__(self, in_channels, out_channels, kernel_size=1, stride=1, groups=1, device=None, dtype=None):
+        super().__init__()
+        self.conv = nn.Conv2d(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            padding=kernel_size // 2,
+            groups=groups,
+            device=device,
+            dtype=dtype,
+        )
+        self.norm = nn.BatchNorm2d(out_channels, device=device, dtype=dtype)
+
+
+class Stem(nn.Module):
+    """Image (B, in_channels, H, W) → patch nodes (B, dim, H/4, W/4), sides rounded up, position embedding added.
+
+    Args:
+        in_channels: channels of the image.
+        dim: width C1.
+        grid_size: (rows, columns) of the learned position embedding; another grid resizes it bicubically.
+    """
+
+    def __init__(self, in_channels: int, dim: int, grid_size: tuple[int, int], device=None, dtype=None):
+        dd = {"device": device, "dtype": dtype}
+        super().__init__()
+        self.conv1 = ConvNorm(in_channels, dim // 2, kernel_size=3, stride=2, **dd)
+        self.conv2 = ConvNorm(dim // 2, dim, kernel_size=3, stride=2, **dd)
+        self.conv3 = ConvNorm(dim, dim, kernel_size=3, **dd)
+        self.act = nn.GELU()
+        self.pos_embed = nn.Parameter(torch.zeros(1, dim, *grid_size, **dd))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.act(self.conv1(x))
+        x = self.act(self.conv2(x))
+        x = self.conv3(x)
+        return x + resize_position_embedding(self.pos_embed, x.shape[-2], x.shape[-1])
+
+
+@register_notrace_function
+def resize_position_embedding(pos_embed: Tensor, height: int, width: int) -> Tensor:
+    """Bicubic resize of a learned position embedding (1, C, h, w) → (1, C, height, width); itself where it fits."""
+    if pos_embed.shape[-2] == height and pos_embed.shape[-1] == width:
+        return pos_embed
+    resized = F.interpolate(pos_embed.float(), size=(height, width), mode="bicubic", align_corners=False)
+    return resized.to(pos_embed.dtype)
+
+
+class FeedForward(nn.Module):
+    """Residual feed-forward block on nodes (B, C, H, W): 1×1 conv to `ratio`·C, GELU, 1×1 conv back."""
+
+    def __init__(self, dim: int, ratio: int = 4, drop_path: float = 0.0, device=None, dtype=None):
+        dd = {"device": device, "dtype": dtype}
+        super().__init__()
+        self.fc1 = ConvNorm(dim, ratio * dim, **dd)
+        self.act = nn.GELU()
+        self.fc2 = ConvNorm(ratio * dim, dim, **dd)
+        self.drop_path = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.drop_path(self.fc2(self.act(self.fc1(x))))
+
+
+class GroupKGCN(nn.Module):
+    """What both Group KGCN modules share (paper section 3.2): project, aggregate max-relative, update, residual.
+
+    Args:
+        dim: width C, divisible by `num_groups` and 2·C by 4.
+        num_neighbors: K.
+        num_groups: G; each group of C/G channels finds its own neighbours.
+        drop_path: drop-path rate of the residual branch.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_neighbors: int = 9,
+        num_groups: int = 2,
+        drop_path: float = 0.0,
+        device=None,
+        dtype=None,
+    ):
+        dd = {"device": device, "dtype": dtype}
+        super().__init__()
+        self.num_neighbors = num_neighbors
+        self.num_groups = num_groups
+        self.fc1 = ConvNorm(dim, dim, **dd)
+        self.graph_conv = ConvNorm(2 * dim, 2 * dim, groups=UPDATE_GROUPS, **dd)
+        self.act = nn.GELU()
+        self.fc2 = ConvNorm(2 * dim, dim, **dd)
+        self.drop_path = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
+
+    def split_groups(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) → (B, G, H·W, C/G)."""
+        return x.flatten(2).unflatten(1, (self.num_groups, -1)).transpose(2, 3).contiguous()
+
+    def update(self, x: Tensor, h: Tensor, relative: Tensor) -> Tensor:
+        """New nodes from the old `x`, their projection `h` (both (B, C, H, W)) and the messages (B, G, H·W, C/G)."""
+        messages = relative.transpose(2, 3).reshape_as(h)
+        interleaved = torch.stack((h, messages), dim=2).flatten(1, 2)  # h_1, m_1, h_2, m_2, …: (B, 2C, H, W)
+        return x + self.drop_path(self.fc2(self.act(self.graph_conv(interleaved))))
+
+
+class PatchGroupKGCN(GroupKGCN):
+    """Patch-level Group KGCN: every patch gathers from its nearest patches of the r×r-pooled map.
+
+    Args:
+        pool_ratio: r.
+        dilation: d; of the K·d nearest patches every d-th is kept.
+        **kwargs: as for `GroupKGCN`.
+    """
+
+    def __init__(self, dim: int, pool_ratio: int = 1, dilation: int = 1, **kwargs):
+        super().__init__(dim, **kwargs)
+        self.dilation = dilation
+        self.pool = nn.AvgPool2d(pool_ratio) if pool_ratio > 1 else nn.Identity()
+
+    def forward(self, x: Tensor, bias: tuple[Tensor, Tensor] | None) -> Tensor:
+        """(B, C, H, W) and the position bias of its grid → (B, C, H, W)."""
+        h = self.fc1(x)
+        destinations = self.split_groups(h)
+        sources = self.split_groups(self.pool(h))
+        neighbors = find_neighbors(
+            destinations.detach(), sources.detach(), self.num_neighbors, self.dilation, bias
+        )  # (B, G, H·W, K)
+        return self.update(x, h, max_relative(destinations, sources, neighbors))
+
+
+class LabelGroupKGCN(GroupKGCN):
+    """Cross-level Group KGCN: every label gathers from the patches nearest to it."""
+
+    def forward(self, labels: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
+        """Labels (B, C, L, 1) and patches (B, C, H, W) → labels and neighbours (B, G, L, K), row-major positions."""
+        h = self.fc1(labels)
+        destinations = self.split_groups(h)
+        sources = self.split_groups(patches)
+        neighbors = find_neighbors(destinations.detach(), sources.detach(), self.num_neighbors)
+        return self.update(labels, h, max_relative(destinations, sources, neighbors)), neighbors

@@ -1,0 +1,375 @@
+"""GKGNet for transformers: patch and label nodes in one graph (https://arxiv.org/abs/2308.14378)."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from timm.layers import calculate_drop_path_rates
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.backbone_utils import BackboneMixin, filter_output_hidden_states
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BackboneOutput
+from transformers.utils import ModelOutput
+from transformers.utils.generic import can_return_tuple
+
+from .configuration_gkgnet import GKGNetConfig
+from .layers import FeedForward, LabelGroupKGCN, Stem
+from .loss_gkgnet import multi_label_loss
+from .vision_gnn import Block, PyramidVisionGNN, init_weights
+
+SMALLEST_IMAGE = 32
+
+
+@dataclass
+class GKGNetModelOutput(ModelOutput):
+    """Output of `GKGNetModel`.
+
+    Args:
+        last_hidden_state (`Tensor` of shape (B, C4, H/32, W/32)): feature map of the last stage, sides rounded up.
+        pooler_output (`Tensor` of shape (B, C4)): its global average.
+        label_hidden_state (`Tensor` of shape (B, L, C4)): label nodes; None in a network without them.
+        hidden_states (`tuple` of `Tensor` (B, C_i, H_i, W_i)): after the stem and after each stage, on request.
+        label_neighbors (`tuple` of `Tensor` (B, G, L, K), int64): on request, for each stage which of its patches
+            (row-major position) each label looked at, nearest first; None for a stage without cross-level module.
+    """
+
+    last_hidden_state: Tensor | None = None
+    pooler_output: Tensor | None = None
+    label_hidden_state: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    label_neighbors: tuple[Tensor | None, ...] | None = None
+
+
+@dataclass
+class GKGNetImageClassifierOutput(ModelOutput):
+    """Output of `GKGNetForImageClassification`.
+
+    Args:
+        loss (scalar `Tensor`): where labels were given.
+        logits (`Tensor` of shape (B, L)): scores before the sigmoid.
+        hidden_states, label_neighbors: on request, as in `GKGNetModelOutput`.
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    label_neighbors: tuple[Tensor | None, ...] | None = None
+
+
+class GKGNetBlock(GradientCheckpointingLayer, Block):
+    """Patch-level block that transformers' gradient checkpointing recomputes."""
+
+
+class LabelBlock(nn.Module):
+    """Cross-level Group KGCN, then feed-forward, on label nodes."""
+
+    def __init__(self, config: GKGNetConfig, dim: int, drop_path: float):
+        super().__init__()
+        self.graph = LabelGroupKGCN(dim, config.num_label_neighbors, config.num_label_groups, drop_path)
+        self.ffn = FeedForward(dim, config.mlp_ratio, drop_path)
+
+    def forward(self, labels: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
+        """Labels (B, C, L, 1) and patches (B, C, H, W) → labels, neighbours (B, G, L, K)."""
+        labels, neighbors = self.graph(labels, patches)
+        return self.ffn(labels), neighbors
+
+
+class LabelProjection(nn.Linear):
+    """Label nodes (B, L, C_i) → (B, L, C_{i+1}); initialised as PyTorch does, unlike the classifier."""
+
+
+class LabelStage(nn.Module):
+    """What happens to the label nodes at one stage: a linear map to its width, then its cross-level blocks."""
+
+    def __init__(self, config: GKGNetConfig, index: int, drop_path: float):
+        super().__init__()
+        dim = config.hidden_sizes[index]
+        self.projection = LabelProjection(config.hidden_sizes[index - 1], dim) if index > 0 else nn.Identity()
+        self.blocks = nn.ModuleList(LabelBlock(config, dim, drop_path) for _ in range(config.num_label_blocks[index]))
+
+    def forward(self, labels: Tensor, patches: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Labels (B, L, C_in) and patches (B, C, H, W) → labels (B, L, C), neighbours of the last block."""
+        labels = self.projection(labels).mT.unsqueeze(-1)  # (B, C, L, 1)
+        neighbors = None
+        for block in self.blocks:
+            labels, neighbors = block(labels, patches)
+        return labels.squeeze(-1).mT, neighbors
+
+
+class LabelClassifier(nn.Module):
+    """One score a label: w_l · label node l + a_l."""
+
+    def __init__(self, num_labels: int, dim: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(num_labels, dim))
+        self.bias = nn.Parameter(torch.zeros(num_labels))
+
+    def forward(self, labels: Tensor) -> Tensor:
+        """(B, L, C) → (B, L)."""
+        return (labels * self.weight).sum(-1) + self.bias
+
+
+class GKGNetPreTrainedModel(PreTrainedModel):
+    """Initialisation, checks and settings that the three models share."""
+
+    config: GKGNetConfig
+    config_class = GKGNetConfig
+    base_model_prefix = "gkgnet"
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["Stem", "GKGNetBlock", "LabelBlock", "LabelClassifier"]
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, nn.Conv2d):
+            init_weights(module)
+        elif isinstance(module, nn.Embedding):
+            init.normal_(module.weight)
+        elif isinstance(module, Stem):
+            init.zeros_(module.pos_embed)
+        elif isinstance(module, LabelProjection):
+            module.reset_parameters()  # through torch's init functions, which transformers guards while it loads
+        elif isinstance(module, (LabelClassifier, nn.Linear)):
+            init.normal_(module.weight, std=self.config.initializer_range)
+            init.zeros_(module.bias)
+        elif isinstance(module, nn.BatchNorm2d):
+            super()._init_weights(module)
+
+    def _prepare(self, pixel_values: Tensor | None) -> Tensor:
+        """`pixel_values` in the model's dtype, or ValueError."""
+        channels, smallest = self.config.num_channels, SMALLEST_IMAGE
+        expected = f"a float tensor (batch, {channels}, height, width) of at least {smallest} pixels a side"
+        if pixel_values is None:
+            raise ValueError(f"pixel_values must be given: {expected}")
+        shape = tuple(pixel_values.shape)
+        if not pixel_values.is_floating_point():
+            raise ValueError(f"pixel_values must be {expected}, got {pixel_values.dtype} {shape}")
+        if len(shape) != 4 or shape[1] != channels or shape[2] < smallest or shape[3] < smallest:
+            raise ValueError(f"pixel_values must be {expected}, got {shape}")
+        return pixel_values.to(self.dtype)
+
+    def _build_backbone(self, config: GKGNetConfig) -> PyramidVisionGNN:
+        return PyramidVisionGNN(
+            img_size=config.image_height_width,
+            in_chans=config.num_channels,
+            num_classes=0,
+            global_pool="",
+            embed_dims=tuple(config.hidden_sizes),
+            depths=tuple(config.depths),
+            pool_ratios=tuple(config.pooling_ratios),
+            mlp_ratio=config.mlp_ratio,
+            num_neighbors=config.num_neighbors,
+            num_groups=config.num_groups,
+            blocks_per_dilation=config.blocks_per_dilation,
+            max_dilated_neighbors=config.max_dilated_neighbors,
+            use_position_bias=config.use_position_bias,
+            head_hidden_size=None,
+            drop_path_rate=config.drop_path_rate,
+            block_layer=GKGNetBlock,
+        )
+
+
+class GKGNetModel(GKGNetPreTrainedModel):
+    """Patch and label nodes without classifier.
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from gkgnet_hf import GKGNetConfig, GKGNetModel
+
+    >>> model = GKGNetModel(GKGNetConfig.from_variant("ti", num_labels=5)).eval()
+    >>> outputs = model(torch.zeros(1, 3, 224, 224))
+    >>> outputs.last_hidden_state.shape, outputs.label_hidden_state.shape
+    (torch.Size([1, 384, 7, 7]), torch.Size([1, 5, 384]))
+
+    ```"""
+
+    def __init__(self, config: GKGNetConfig):
+        super().__init__(config)
+        self.backbone = self._build_backbone(config)
+        if any(config.num_label_blocks):
+            self.label_embedding = nn.Embedding(config.num_labels, config.hidden_sizes[0])
+            rates = calculate_drop_path_rates(config.drop_path_rate, sum(config.depths))
+            self.label_stages = nn.ModuleList(
+                LabelStage(config, i, drop_path=rates[sum(config.depths[:i])]) for i in range(len(config.depths))
+            )
+        else:
+            self.label_embedding = None
+            self.label_stages = [None] * len(config.depths)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.backbone.stem.conv1.conv
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        output_label_neighbors: bool = False,
+        **kwargs: Any,
+    ) -> GKGNetModelOutput:
+        """Run the graph.
+
+        Args:
+            pixel_values: (B, num_channels, H, W), normalised; any sides of 32 pixels or more.
+            output_hidden_states: return the feature maps; default `config.output_hidden_states`.
+            output_label_neighbors: return which patches each label looked at.
+
+        Raises:
+            ValueError: for an input of another rank, dtype or channel count, or a smaller one.
+        """
+        pixel_values = self._prepare(pixel_values)
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        patches = self.backbone.stem(pixel_values)
+        labels = None
+        if self.label_embedding is not None:
+            ids = torch.arange(self.config.num_labels, device=pixel_values.device)
+            labels = self.label_embedding(ids).expand(pixel_values.shape[0], -1, -1)  # (B, L, C1)
+        hidden_states, label_neighbors = [patches], []
+        for stage, label_stage in zip(self.backbone.stages, self.label_stages, strict=True):
+            patches = stage(patches)
+            hidden_states.append(patches)
+            if label_stage is not None:
+                labels, neighbors = label_stage(labels, patches)
+                label_neighbors.append(neighbors)
+        return GKGNetModelOutput(
+            last_hidden_state=patches,
+            pooler_output=patches.mean((2, 3)),
+            label_hidden_state=labels,
+            hidden_states=tuple(hidden_states) if output_hidden_states else None,
+            label_neighbors=tuple(label_neighbors) if output_label_neighbors and label_neighbors else None,
+        )
+
+
+class GKGNetForImageClassification(GKGNetPreTrainedModel):
+    """GKGNet with its classifier: logit_l = w_l · label node l + a_l + (V · pooled patches)_l + c_l.
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from gkgnet_hf import GKGNetConfig, GKGNetForImageClassification
+
+    >>> config = GKGNetConfig.from_variant("ti", id2label={0: "cat", 1: "dog", 2: "tree"})
+    >>> model = GKGNetForImageClassification(config).eval()
+    >>> outputs = model(torch.zeros(2, 3, 224, 224), labels=torch.tensor([[1.0, 0, 1], [0, -1, 0]]))
+    >>> outputs.logits.shape, outputs.loss.shape
+    (torch.Size([2, 3]), torch.Size([]))
+
+    ```"""
+
+    accepts_loss_kwargs = False
+
+    def __init__(self, config: GKGNetConfig):
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.gkgnet = GKGNetModel(config)
+        dim = config.hidden_sizes[-1]
+        self.label_classifier = LabelClassifier(config.num_labels, dim) if any(config.num_label_blocks) else None
+        self.patch_classifier = nn.Linear(dim, config.num_labels)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: Tensor | None = None,
+        labels: Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        output_label_neighbors: bool = False,
+        **kwargs: Any,
+    ) -> GKGNetImageClassifierOutput:
+        """Score the labels of images.
+
+        Args:
+            pixel_values: (B, num_channels, H, W), normalised; any sides of 32 pixels or more.
+            labels: (B, L) of 1 (there), 0 (not there), −1 or NaN (unknown, ignored). Or (B,) int64 class ids, for
+                images that have one label each.
+            output_hidden_states, output_label_neighbors: as in `GKGNetModel`.
+
+        Raises:
+            ValueError: for an input or labels of another shape, dtype or value.
+        """
+        outputs = self.gkgnet(
+            pixel_values,
+            output_hidden_states=output_hidden_states,
+            output_label_neighbors=output_label_neighbors,
+            return_dict=True,
+        )
+        logits = self.patch_classifier(outputs.pooler_output)
+        if self.label_classifier is not None:
+            logits = logits + self.label_classifier(outputs.label_hidden_state)
+        return GKGNetImageClassifierOutput(
+            loss=self._loss(logits, labels) if labels is not None else None,
+            logits=logits,
+            hidden_states=outputs.hidden_states,
+            label_neighbors=outputs.label_neighbors,
+        )
+
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        config = self.config
+        if config.problem_type in ("single_label_classification", "regression"):
+            return self.loss_function(labels=labels, pooled_logits=logits, config=config)
+        if labels.ndim == 1 and not labels.is_floating_point():
+            labels = nn.functional.one_hot(labels, config.num_labels)
+        return multi_label_loss(
+            logits,
+            labels,
+            asymmetric_loss_weight=config.asymmetric_loss_weight,
+            gamma_positive=config.gamma_positive,
+            gamma_negative=config.gamma_negative,
+            probability_margin=config.probability_margin,
+            smoothed_loss_weight=config.smoothed_loss_weight,
+            label_smoothing=config.label_smoothing,
+        )
+
+
+class GKGNetBackbone(BackboneMixin, GKGNetPreTrainedModel):
+    """The patch nodes as a backbone for detectors and segmenters; label nodes are left out.
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from gkgnet_hf import GKGNetBackbone, GKGNetConfig
+
+    >>> backbone = GKGNetBackbone(GKGNetConfig.from_variant("ti", out_features=["stage2", "stage4"])).eval()
+    >>> [tuple(feature_map.shape) for feature_map in backbone(torch.zeros(1, 3, 224, 224)).feature_maps]
+    [(1, 96, 28, 28), (1, 384, 7, 7)]
+
+    ```"""
+
+    has_attentions = False
+
+    def __init__(self, config: GKGNetConfig):
+        super().__init__(config)
+        self.backbone = self._build_backbone(config)
+        self.num_features = [config.hidden_sizes[0], *config.hidden_sizes]
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.backbone.stem.conv1.conv
+
+    @can_return_tuple
+    @filter_output_hidden_states
+    def forward(self, pixel_values: Tensor, **kwargs: Any) -> BackboneOutput:
+        """Feature maps (B, C_i, H_i, W_i) of `config.out_features`.
+
+        Args:
+            pixel_values: (B, num_channels, H, W), normalised; any sides of 32 pixels or more.
+
+        Raises:
+            ValueError: for an input of another rank, dtype or channel count, or a smaller one.
+        """
+        hidden_states = [self.backbone.stem(self._prepare(pixel_values))]
+        for stage in self.backbone.stages:
+            hidden_states.append(stage(hidden_states[-1]))
+        return BackboneOutput(
+            feature_maps=tuple(hidden_states[self.stage_names.index(name)] for name in self.out_features),
+            hidden_states=tuple(hidden_states),
+        )

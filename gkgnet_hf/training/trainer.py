@@ -1,0 +1,43 @@
+"""transformers' Trainer with the multi-label loss and metrics."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import EvalPrediction, Trainer
+
+from .losses import MultiLabelLoss
+from .metrics import multilabel_metrics
+
+
+class MultiLabelTrainer(Trainer):
+    """Trainer of a model that scores labels: `MultiLabelLoss` to train, `multilabel_metrics` to evaluate.
+
+    Args:
+        model: `GKGNetForImageClassification`, or any model whose output has `logits` (B, L).
+        loss: called with (logits, labels); default the `MultiLabelLoss` of the model's configuration.
+        **kwargs: as for transformers' `Trainer`.
+
+    Example:
+
+        trainer = MultiLabelTrainer(model=model, args=arguments, train_dataset=train, eval_dataset=validation)
+        trainer.train()
+        trainer.evaluate()["eval_mAP"]
+    """
+
+    def __init__(self, model: nn.Module, loss: nn.Module | None = None, **kwargs: Any):
+        kwargs.setdefault("compute_metrics", _metrics)
+        self.loss = loss if loss is not None else MultiLabelLoss.from_config(model.config)
+        super().__init__(model=model, compute_loss_func=self._loss_of_outputs, **kwargs)
+
+    def _loss_of_outputs(self, outputs: Any, labels: Tensor, num_items_in_batch: Any = None) -> Tensor:
+        return self.loss.to(labels.device)(outputs["logits"], labels)
+
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        """Weights only: no bias, no norm, no position embedding."""
+        return [name for name, p in model.named_parameters() if p.ndim > 1 and not name.endswith("pos_embed")]
+
+
+def _metrics(prediction: EvalPrediction) -> dict[str, float]:
+    scores = torch.from_numpy(prediction.predictions).float().sigmoid().numpy()
+    return multilabel_metrics(scores, prediction.label_ids)

@@ -1,0 +1,137 @@
+"""The default path of search and aggregation is held against the plain one."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gkgnet_hf.modeling import group_knn
+from gkgnet_hf.modeling.group_knn import find_neighbors, find_neighbors_plain, max_relative, max_relative_plain
+from gkgnet_hf.modeling.position import position_bias
+
+
+@st.composite
+def graphs(draw):
+    """(destinations, sources, K, d, bias): random, some with ties, zero vectors, one source, few sources."""
+    batch, groups, dim = draw(st.integers(1, 3)), draw(st.integers(1, 4)), draw(st.integers(1, 12))
+    height, width, ratio = draw(st.integers(1, 12)), draw(st.integers(1, 12)), draw(st.sampled_from([1, 2]))
+    ratio = min(ratio, height, width)
+    num_sources = (height // ratio) * (width // ratio)
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**32)))
+    dtype = draw(st.sampled_from([torch.float32, torch.float64]))
+    destinations = torch.randn(batch, groups, height * width, dim, generator=generator, dtype=dtype)
+    sources = torch.randn(batch, groups, num_sources, dim, generator=generator, dtype=dtype)
+    kind = draw(st.sampled_from(["random", "ties", "zeros"]))
+    if kind == "ties":
+        sources = sources[:, :, :1].expand_as(sources).contiguous()
+    elif kind == "zeros":
+        destinations[:, :, ::2] = 0
+        sources[:, :, ::3] = 0
+    bias = None
+    if draw(st.booleans()):
+        bias = position_bias(torch.zeros(1, 4 * groups, height, width, dtype=dtype), ratio)
+    return destinations, sources, draw(st.integers(1, 12)), draw(st.integers(1, 3)), bias
+
+
+def distances_to(neighbors, destinations, sources, bias):
+    cosine = torch.nn.functional.normalize(destinations, dim=-1) @ torch.nn.functional.normalize(sources, dim=-1).mT
+    distance = 2 - 2 * cosine
+    if bias is not None:
+        distance = distance + (bias[0][:, None] + bias[1]).flatten(0, 1)
+    return distance.gather(-1, neighbors)
+
+
+@settings(deadline=None, max_examples=150)
+@given(graph=graphs(), piece=st.sampled_from([1, 50, 1 << 21]))
+def test_search_finds_what_the_plain_search_finds(graph, piece):
+    destinations, sources, num_neighbors, dilation, bias = graph
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(group_knn, "CPU_PIECE", piece)
+        found = find_neighbors(destinations, sources, num_neighbors, dilation, bias)
+    expected = find_neighbors_plain(destinations, sources, num_neighbors, dilation, bias)
+    assert found.shape == expected.shape
+    # Which of several sources at the same distance is taken is open; how far each rank is, is not.
+    tolerance = 1e-12 if destinations.dtype == torch.float64 else 2e-6
+    torch.testing.assert_close(
+        distances_to(found, destinations, sources, bias),
+        distances_to(expected, destinations, sources, bias),
+        rtol=0,
+        atol=tolerance,
+    )
+    if dilation == 1:  # no source twice
+        ordered = found.sort(-1).values
+        assert (ordered[..., 1:] > ordered[..., :-1]).all()
+
+
+@settings(deadline=None, max_examples=100)
+@given(graph=graphs())
+def test_aggregation_and_its_gradient_are_the_plain_ones(graph):
+    destinations, sources, num_neighbors, dilation, bias = graph
+    neighbors = find_neighbors(destinations, sources, num_neighbors, dilation, bias)
+    gradients = []
+    for function in (max_relative, max_relative_plain):
+        leaves = [destinations.clone().requires_grad_(), sources.clone().requires_grad_()]
+        result = function(*leaves, neighbors)
+        (result * torch.arange(result.numel(), dtype=result.dtype).view_as(result)).sum().backward()
+        gradients.append((result.detach(), leaves[0].grad, leaves[1].grad))
+    with torch.no_grad():
+        assert torch.equal(max_relative(destinations, sources, neighbors), gradients[0][0])
+    (default, to_destinations, to_sources), (plain, plain_to_destinations, plain_to_sources) = gradients
+    assert torch.allclose(default, plain, atol=1e-6)
+    assert torch.equal(to_destinations, plain_to_destinations)
+    # Between equal sources either may be the winner: compare what arrives over all of them.
+    torch.testing.assert_close(to_sources.sum(2), plain_to_sources.sum(2))
+    if sources.unique(dim=2).shape[2] == sources.shape[2] and sources.all():
+        torch.testing.assert_close(to_sources, plain_to_sources)
+
+
+def test_dilation_keeps_every_dth_rank():
+    destinations, sources = torch.randn(1, 1, 5, 4), torch.randn(1, 1, 40, 4)
+    every = find_neighbors(destinations, sources, num_neighbors=27)
+    assert torch.equal(find_neighbors(destinations, sources, num_neighbors=9, dilation=3), every[..., ::3])
+
+
+def test_fewer_sources_than_ranks_leave_the_ranks_that_exist():
+    destinations, sources = torch.randn(2, 2, 5, 4), torch.randn(2, 2, 7, 4)
+    assert find_neighbors(destinations, sources, num_neighbors=9, dilation=3).shape == (2, 2, 5, 3)
+    assert find_neighbors(destinations, sources[:, :, :1], num_neighbors=9, dilation=3).shape == (2, 2, 5, 1)
+
+
+def test_nan_goes_through_without_a_crash():
+    destinations, sources = torch.randn(1, 2, 6, 4), torch.randn(1, 2, 6, 4)
+    destinations[0, 0, 2, 1] = torch.nan
+    neighbors = find_neighbors(destinations, sources, num_neighbors=3)
+    for leaf in (sources, sources.clone().requires_grad_()):
+        result = max_relative(destinations, leaf, neighbors)
+        assert result[0, 0, 2, 1].isnan()
+        assert not result[0, 1].isnan().any()
+    sources[0, 1, 4] = torch.nan
+    neighbors = find_neighbors(destinations, sources, num_neighbors=3)
+    assert (neighbors[0, 1] == 4).any(-1).all()
+    for leaf in (sources, sources.clone().requires_grad_()):
+        assert max_relative(destinations, leaf, neighbors)[0, 1].isnan().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_ranked_in_float32(dtype):
+    destinations, sources = torch.randn(1, 2, 50, 16).to(dtype), torch.randn(1, 2, 60, 16).to(dtype)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = find_neighbors(destinations, sources, 9)
+    assert torch.equal(found, find_neighbors(destinations.float(), sources.float(), 9))
+
+
+def test_no_piece_is_larger_than_the_budget():
+    budget, rows, row_size = group_knn.CPU_PIECE, 144, 144 * 1296
+    pieces = list(group_knn._pieces(4, rows, row_size, torch.device("cpu")))
+    assert len(pieces) > 4
+    for items, first, last in pieces:
+        assert (items.stop - items.start) * (last - first) * row_size <= budget
+    covered = sum((min(items.stop, 4) - items.start) * (last - first) for items, first, last in pieces)
+    assert covered == 4 * rows
+
+
+def test_search_is_a_well_formed_custom_op():
+    rows, columns = position_bias(torch.zeros(1, 8, 3, 4), 1)
+    arguments = (torch.randn(2, 2, 12, 4), torch.randn(2, 2, 12, 4), 3, 2, rows, columns)
+    checks = torch.library.opcheck(torch.ops.gkgnet.find_neighbors, arguments)
+    assert set(checks.values()) == {"SUCCESS"}

@@ -1,0 +1,185 @@
+"""The base tester over the three transformers models and the timm classifiers and backbones."""
+
+import subprocess
+import sys
+
+import pytest
+import timm
+import torch
+from safetensors.torch import load_model, save_model
+
+import gkgnet_hf  # noqa: F401
+from gkgnet_hf import GKGNetBackbone, GKGNetConfig, GKGNetForImageClassification, GKGNetModel
+
+from .base import ModelTester
+
+WIDTHS = (16, 24, 40, 48)
+NUM_LABELS = 5
+
+
+def small_config(**kwargs):
+    settings = dict(
+        hidden_sizes=WIDTHS, depths=(1, 1, 2, 1), image_size=64, num_labels=NUM_LABELS, drop_path_rate=0.0
+    )
+    return GKGNetConfig(**{**settings, **kwargs})
+
+
+def stage_shapes(batch, height, width):
+    shapes = []
+    for i, dim in enumerate(WIDTHS):
+        reduction = 4 * 2**i
+        shapes.append((batch, dim, -(-height // reduction), -(-width // reduction)))
+    return shapes
+
+
+class TransformersTester(ModelTester):
+    def reload(self, model, directory):
+        model.save_pretrained(directory)
+        return type(model).from_pretrained(directory)
+
+
+class TestModel(TransformersTester):
+    def build(self):
+        return GKGNetModel(small_config())
+
+    def outputs(self, model, pixel_values):
+        out = model(pixel_values)
+        return [out.last_hidden_state, out.pooler_output, out.label_hidden_state]
+
+    def expected_shapes(self, batch, height, width):
+        return [
+            stage_shapes(batch, height, width)[-1],
+            (batch, WIDTHS[-1]),
+            (batch, NUM_LABELS, WIDTHS[-1]),
+        ]
+
+
+class TestForImageClassification(TransformersTester):
+    def build(self):
+        return GKGNetForImageClassification(small_config())
+
+    def outputs(self, model, pixel_values):
+        return [model(pixel_values).logits]
+
+    def expected_shapes(self, batch, height, width):
+        return [(batch, NUM_LABELS)]
+
+
+class TestSingleLabel(TestForImageClassification):
+    def build(self):
+        return GKGNetForImageClassification(small_config(num_labels=1))
+
+    def expected_shapes(self, batch, height, width):
+        return [(batch, 1)]
+
+
+class TestWithoutLabelNodes(TestForImageClassification):
+    def build(self):
+        return GKGNetForImageClassification(small_config(num_label_blocks=(0, 0, 0, 0)))
+
+
+class TestOddNumbers(TestForImageClassification):
+    """One group, no bias, two label blocks in one stage and none in another, a size for which no ratio fits."""
+
+    def build(self):
+        return GKGNetForImageClassification(
+            small_config(
+                num_groups=1,
+                num_label_groups=4,
+                num_label_blocks=(0, 2, 0, 1),
+                use_position_bias=False,
+                num_neighbors=3,
+                num_label_neighbors=4,
+                pooling_ratios=(3, 2, 2, 1),
+                image_size=(50, 71),
+            )
+        )
+
+
+class TestBackbone(TransformersTester):
+    def build(self):
+        return GKGNetBackbone(small_config(out_indices=[1, 2, 3, 4]))
+
+    def outputs(self, model, pixel_values):
+        return list(model(pixel_values).feature_maps)
+
+    def expected_shapes(self, batch, height, width):
+        return stage_shapes(batch, height, width)
+
+
+class TimmTester(ModelTester):
+    name = "gkgnet_s"
+    settings = dict(embed_dims=WIDTHS, depths=(1, 1, 2, 1), img_size=64)
+
+    def reload(self, model, directory):
+        save_model(model, directory / "model.safetensors")
+        fresh = self.build()
+        load_model(fresh, directory / "model.safetensors")
+        return fresh
+
+
+class TestTimmClassifier(TimmTester):
+    def build(self):
+        return timm.create_model(self.name, num_classes=NUM_LABELS, **self.settings)
+
+    def expected_shapes(self, batch, height, width):
+        return [(batch, NUM_LABELS)]
+
+
+class TestTimmPyramidViG(TestTimmClassifier):
+    name = "pvig_s"
+
+
+class TestTimmFeatures(TimmTester):
+    feature_cls = None
+
+    def build(self):
+        kwargs = {"feature_cls": self.feature_cls} if self.feature_cls else {}
+        return timm.create_model(self.name, features_only=True, **kwargs, **self.settings)
+
+    def outputs(self, model, pixel_values):
+        return list(model(pixel_values))
+
+    def expected_shapes(self, batch, height, width):
+        return stage_shapes(batch, height, width)
+
+
+class TestTimmFeaturesGetter(TestTimmFeatures):
+    feature_cls = "getter"
+
+
+FRESH_PROCESS = """
+import sys, torch, gkgnet_hf
+from transformers import AutoModelForImageClassification
+model = AutoModelForImageClassification.from_pretrained(sys.argv[1])
+expected = torch.load(sys.argv[1] + "/expected.pt")
+assert torch.equal(model(expected["pixel_values"]).logits, expected["logits"])
+buffers = dict(model.named_buffers())
+assert buffers.keys() == expected["buffers"].keys()
+assert all(torch.equal(buffers[name], value) for name, value in expected["buffers"].items())
+print("same")
+"""
+
+
+def test_a_fresh_process_reloads_the_same_logits_and_buffers(tmp_path):
+    model = GKGNetForImageClassification(small_config()).eval()
+    pixel_values = torch.randn(2, 3, 64, 64)
+    expected = dict(
+        pixel_values=pixel_values, logits=model(pixel_values).logits.detach(), buffers=dict(model.named_buffers())
+    )
+    model.save_pretrained(tmp_path)
+    torch.save(expected, tmp_path / "expected.pt")
+    out = subprocess.run([sys.executable, "-c", FRESH_PROCESS, str(tmp_path)], capture_output=True, text=True)
+    assert out.stdout.strip() == "same", out.stderr
+
+
+@pytest.mark.parametrize("backend", ["inductor"])
+def test_inductor_compiles_a_training_step(backend):
+    torch.compiler.reset()
+    model = GKGNetForImageClassification(small_config(depths=(1, 1, 1, 1))).train()
+    pixel_values, labels = torch.randn(2, 3, 64, 64), torch.ones(2, NUM_LABELS)
+    expected = model(pixel_values, labels=labels).loss
+    compiled = torch.compile(model, fullgraph=True, backend=backend)
+    loss = compiled(pixel_values, labels=labels).loss
+    loss.backward()
+    torch.testing.assert_close(loss, expected, rtol=1e-3, atol=1e-3)

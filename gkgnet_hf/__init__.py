@@ -7,10 +7,11 @@ from transformers import (
     AutoModel,
     AutoModelForImageClassification,
     ViTImageProcessor,
+    ViTImageProcessorPil,
 )
 
 from .hub.released import load_backbone_checkpoint, load_released_checkpoint
-from .modeling import timm_models as _timm_models  # registers gkgnet_* and pvig_*
+from .modeling import timm_models  # noqa: F401, registers gkgnet_* and pvig_*
 from .modeling.configuration_gkgnet import GKGNetConfig
 from .modeling.image_processing_gkgnet import create_image_processor
 from .modeling.modeling_gkgnet import GKGNetBackbone, GKGNetForImageClassification, GKGNetModel
@@ -31,4 +32,6 @@ AutoConfig.register("gkgnet", GKGNetConfig)
 AutoModel.register(GKGNetConfig, GKGNetModel)
 AutoModelForImageClassification.register(GKGNetConfig, GKGNetForImageClassification)
 AutoBackbone.register(GKGNetConfig, GKGNetBackbone)
-AutoImageProcessor.register(GKGNetConfig, ViTImageProcessor)
+AutoImageProcessor.register(
+    GKGNetConfig, image_processor_classes={"torchvision": ViTImageProcessor, "pil": ViTImageProcessorPil}
+)

@@ -22,9 +22,7 @@ def test_tables_are_the_closed_form_on_any_grid(height, width, quarter, ratio):
         return
     dim = 4 * quarter
     tables = position_bias(torch.zeros(1, dim, height, width, dtype=torch.float64), ratio)
-    torch.testing.assert_close(
-        as_matrix(tables), position_bias_plain(height, width, dim, ratio), rtol=0, atol=1e-13
-    )
+    torch.testing.assert_close(as_matrix(tables), position_bias_plain(height, width, dim, ratio), rtol=0, atol=1e-13)
 
 
 @pytest.mark.parametrize(("side", "dim", "ratio"), [(56, 80, 4), (144, 80, 4), (72, 160, 2), (36, 400, 1)])

@@ -54,24 +54,6 @@ def test_eval_mode_matches_the_released_network(gkgnet, pixel_values, reference)
         assert relative_error(features[:, :4, :4, :4], reference[f"stage{stage}_corner"]) < 1e-6
 
 
-def test_float32_logits_match_the_released_network(pixel_values, reference):
-    model = load_released_checkpoint(draw_checkpoint("gkgnet_t_224_labels80", SEED, NUM_LABELS))
-    with torch.no_grad():
-        assert relative_error(model(pixel_values).logits, reference["logits"]) < 1e-4
-
-
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 5e-3), (torch.bfloat16, 3e-2)])
-def test_half_precision_and_autocast_come_near(pixel_values, reference, dtype, tolerance):
-    model = load_released_checkpoint(draw_checkpoint("gkgnet_t_224_labels80", SEED, NUM_LABELS))
-    with torch.no_grad():
-        with torch.autocast("cpu", dtype=dtype):
-            mixed = model(pixel_values).logits
-        half = model.to(dtype)(pixel_values).logits
-    assert half.dtype == dtype
-    assert relative_error(mixed, reference["logits"]) < tolerance
-    assert relative_error(half, reference["logits"]) < tolerance
-
-
 def test_training_matches_the_released_network(gkgnet, pixel_values, reference):
     config = GKGNetConfig.from_variant("ti", num_labels=NUM_LABELS, drop_path_rate=0.0)
     weights, gkgnet = gkgnet.state_dict(), GKGNetForImageClassification(config).double().train()
@@ -138,9 +120,7 @@ def test_every_released_tensor_has_its_place(checkpoint):
 )
 def test_parameter_counts(variant, image_size, parameters):
     with torch.device("meta"):
-        model = GKGNetForImageClassification(
-            GKGNetConfig.from_variant(variant, image_size=image_size, num_labels=80)
-        )
+        model = GKGNetForImageClassification(GKGNetConfig.from_variant(variant, image_size=image_size, num_labels=80))
     assert model.num_parameters() == parameters
 
 

@@ -14,7 +14,7 @@ from ..modeling.configuration_gkgnet import VARIANTS, GKGNetConfig
 from ..modeling.modeling_gkgnet import GKGNetForImageClassification, GKGNetPreTrainedModel
 from ..modeling.position import position_bias_plain
 from ..modeling.timm_models import checkpoint_filter_fn, rename_conv_norm, rename_original
-from ..modeling.vision_gnn import grid_size
+from ..modeling.vision_gnn import PyramidVisionGNN, grid_size
 
 Checkpoint = str | os.PathLike[str] | Mapping[str, Any]
 
@@ -22,9 +22,7 @@ Checkpoint = str | os.PathLike[str] | Mapping[str, Any]
 BIAS_TOLERANCE = 1e-5
 
 
-def load_released_checkpoint(
-    checkpoint: Checkpoint, labels: list[str] | None = None
-) -> GKGNetForImageClassification:
+def load_released_checkpoint(checkpoint: Checkpoint, labels: list[str] | None = None) -> GKGNetForImageClassification:
     """A released GKGNet training checkpoint as a ready model, in eval mode.
 
     Size, label count and image size are read off the tensor shapes. The position bias, where the file stores it
@@ -74,7 +72,7 @@ def load_backbone_checkpoint(model: GKGNetPreTrainedModel, checkpoint: Checkpoin
     >>> model = GKGNetForImageClassification(GKGNetConfig.from_variant("ti", num_labels=30))
     >>> load_backbone_checkpoint(model, timm.create_model("gkgnet_ti").state_dict())
     """
-    backbone = model.base_model.backbone
+    backbone: PyramidVisionGNN = model.base_model.backbone  # type: ignore[assignment]
     tensors = checkpoint_filter_fn(dict(read_state_dict(checkpoint)), backbone)
     tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("head.")}
     _check_tensors(tensors, backbone.state_dict(), originals={})

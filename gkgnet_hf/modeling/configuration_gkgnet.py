@@ -1,10 +1,12 @@
 """Configuration of GKGNet, in the style of transformers 5."""
 
-from typing import Any
+from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 from transformers.backbone_utils import BackboneConfigMixin
+
+ProblemType = Literal["regression", "single_label_classification", "multi_label_classification"]
 
 # Sizes of Pyramid ViG, which GKGNet takes over.
 VARIANTS: dict[str, dict[str, tuple[int, ...]]] = {
@@ -109,7 +111,7 @@ class GKGNetConfig(BackboneConfigMixin, PreTrainedConfig):
     probability_margin: float | int = 0.05
     smoothed_loss_weight: float | int = 1.0
     label_smoothing: float | int = 0.1
-    problem_type: str | None = "multi_label_classification"
+    problem_type: ProblemType | None = "multi_label_classification"
     _out_features: list[str] | None = None
     _out_indices: list[int] | None = None
 
@@ -120,6 +122,10 @@ class GKGNetConfig(BackboneConfigMixin, PreTrainedConfig):
             out_indices=kwargs.pop("out_indices", None), out_features=kwargs.pop("out_features", None)
         )
         super().__post_init__(**kwargs)
+        if not self.id2label:
+            raise ValueError(f"num_labels must be at least 1, got {self.num_labels}")
+        if self.label2id is None:
+            self.label2id = {str(name): int(i) for i, name in self.id2label.items()}
 
     @classmethod
     def from_variant(cls, variant: str, **kwargs: Any) -> "GKGNetConfig":

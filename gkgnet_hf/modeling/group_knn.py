@@ -184,7 +184,7 @@ def _winners(sources: Tensor, neighbors: Tensor) -> Tensor:
     rank = torch.zeros_like(best, dtype=torch.int16)
     for k in range(1, index.shape[-1]):
         candidate = flat[index[..., k]]
-        rank.masked_fill_(candidate > best, k)
+        rank = torch.maximum(rank, (candidate > best).to(torch.int16) * k)  # k only grows; vectorised, unlike a fill
         best = torch.maximum(best, candidate)
     return neighbors.gather(3, rank.long())
 

@@ -82,6 +82,15 @@ def check_labels(logits: Tensor, labels: Tensor) -> None:
         )
 
 
+def one_hot(class_ids: Tensor, num_labels: int) -> Tensor:
+    """Class ids (B,) of images with one label each → labels (B, num_labels); ValueError for an id out of range."""
+    if not torch.compiler.is_compiling():
+        out_of_range = class_ids[(class_ids < 0) | (class_ids >= num_labels)]
+        if out_of_range.numel():
+            raise ValueError(f"class ids must be from 0 to {num_labels - 1}, got {out_of_range[0].item()}")
+    return F.one_hot(class_ids, num_labels)
+
+
 def _power(base: Tensor, exponent: float) -> Tensor:
     # 0 ** 0 has no usable gradient, and 1 is what is meant.
     return base**exponent if exponent != 0 else torch.ones_like(base)

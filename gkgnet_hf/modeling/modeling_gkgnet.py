@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from timm.layers import calculate_drop_path_rates
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
@@ -16,8 +15,8 @@ from transformers.utils.generic import can_return_tuple
 
 from .configuration_gkgnet import GKGNetConfig
 from .layers import FeedForward, LabelGroupKGCN, Stem
-from .loss_gkgnet import multi_label_loss
-from .vision_gnn import Block, PyramidVisionGNN, init_weights
+from .loss_gkgnet import multi_label_loss, one_hot
+from .vision_gnn import Block, PyramidVisionGNN, block_drop_paths, init_weights
 
 SMALLEST_IMAGE = 32
 
@@ -118,9 +117,9 @@ class GKGNetPreTrainedModel(PreTrainedModel):
     config_class = GKGNetConfig
     base_model_prefix = "gkgnet"
     main_input_name = "pixel_values"
-    input_modalities = ("image",)
+    input_modalities = "image"
     supports_gradient_checkpointing = True
-    _no_split_modules = ["Stem", "GKGNetBlock", "LabelBlock", "LabelClassifier"]
+    _no_split_modules = ["Stem", "GKGNetBlock", "LabelBlock", "LabelClassifier"]  # noqa: RUF012, as transformers declares it
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -191,15 +190,15 @@ class GKGNetModel(GKGNetPreTrainedModel):
     def __init__(self, config: GKGNetConfig):
         super().__init__(config)
         self.backbone = self._build_backbone(config)
+        self.label_embedding: nn.Embedding | None = None
+        self.label_stages: nn.ModuleList | list[None] = [None] * len(config.depths)
         if any(config.num_label_blocks):
-            self.label_embedding = nn.Embedding(config.num_labels, config.hidden_sizes[0])
-            rates = calculate_drop_path_rates(config.drop_path_rate, sum(config.depths))
+            num_labels: int = config.num_labels  # type: ignore[assignment]
+            self.label_embedding = nn.Embedding(num_labels, config.hidden_sizes[0])
+            rates = block_drop_paths(sum(config.depths), config.drop_path_rate)
             self.label_stages = nn.ModuleList(
                 LabelStage(config, i, drop_path=rates[sum(config.depths[:i])]) for i in range(len(config.depths))
             )
-        else:
-            self.label_embedding = None
-            self.label_stages = [None] * len(config.depths)
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -229,7 +228,7 @@ class GKGNetModel(GKGNetPreTrainedModel):
         patches = self.backbone.stem(pixel_values)
         labels = None
         if self.label_embedding is not None:
-            ids = torch.arange(self.config.num_labels, device=pixel_values.device)
+            ids = torch.arange(self.label_embedding.num_embeddings, device=pixel_values.device)
             labels = self.label_embedding(ids).expand(pixel_values.shape[0], -1, -1)  # (B, L, C1)
         hidden_states, label_neighbors = [patches], []
         for stage, label_stage in zip(self.backbone.stages, self.label_stages, strict=True):
@@ -268,11 +267,11 @@ class GKGNetForImageClassification(GKGNetPreTrainedModel):
 
     def __init__(self, config: GKGNetConfig):
         super().__init__(config)
-        self.num_labels = config.num_labels
+        self.num_labels: int = config.num_labels  # type: ignore[assignment]
         self.gkgnet = GKGNetModel(config)
         dim = config.hidden_sizes[-1]
-        self.label_classifier = LabelClassifier(config.num_labels, dim) if any(config.num_label_blocks) else None
-        self.patch_classifier = nn.Linear(dim, config.num_labels)
+        self.label_classifier = LabelClassifier(self.num_labels, dim) if any(config.num_label_blocks) else None
+        self.patch_classifier = nn.Linear(dim, self.num_labels)
         self.post_init()
 
     @can_return_tuple
@@ -316,7 +315,7 @@ class GKGNetForImageClassification(GKGNetPreTrainedModel):
         if config.problem_type in ("single_label_classification", "regression"):
             return self.loss_function(labels=labels, pooled_logits=logits, config=config)
         if labels.ndim == 1 and not labels.is_floating_point():
-            labels = nn.functional.one_hot(labels, config.num_labels)
+            labels = one_hot(labels, self.num_labels)
         return multi_label_loss(
             logits,
             labels,

@@ -58,7 +58,7 @@ def rename_original(name: str, depths: list[int]) -> str:
     for original, ours in _STEM_AND_HEAD.items():
         if name == original or name.startswith(original + "."):
             return ours + name.removeprefix(original)
-    match = re.fullmatch(r"backbone\.(\d+)\.(.+)", name)
+    match = re.fullmatch(r"backbone\.(\d+)\.(conv|0|1)\.(.+)", name)
     if match is None:
         return name
     # The original numbers blocks through, and from the second stage on the downsampling in front of them.
@@ -66,13 +66,13 @@ def rename_original(name: str, depths: list[int]) -> str:
     while stage < len(depths) - 1 and index > depths[stage]:
         index -= depths[stage] + 1
         stage += 1
-    part, _, rest = match[2].partition(".")
+    part, rest = match[2], match[3]
     if part == "conv":
         return f"stages.{stage}.downsample{rename_conv_norm('.' + rest)}"
     return f"stages.{stage}.blocks.{index - 1}.{('graph', 'ffn')[int(part)]}.{rename_conv_norm(rest)}"
 
 
-def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+def checkpoint_filter_fn(state_dict: dict[str, Any], model: PyramidVisionGNN) -> dict[str, Tensor]:
     """Original or own tensors of any image size → the state dict of `model`.
 
     Renames, drops the stored position bias (`relative_pos`) and resizes the position embedding.
@@ -82,7 +82,7 @@ def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dic
         model: the `PyramidVisionGNN` that is to take them.
     """
     state_dict = state_dict.get("state_dict", state_dict)
-    depths = [len(stage.blocks) for stage in model.stages]
+    depths = [len(stage.blocks) for stage in model.stages]  # type: ignore[arg-type]
     renamed = {
         rename_original(name.removeprefix("module."), depths): tensor
         for name, tensor in state_dict.items()
@@ -115,7 +115,8 @@ def _cfg(**kwargs: Any) -> dict[str, Any]:
 def _gkgnet_cfg(**kwargs: Any) -> dict[str, Any]:
     return _cfg(
         paper_ids="arXiv:2308.14378",
-        paper_name="GKGNet: Group K-Nearest Neighbor based Graph Convolutional Network for Multi-Label Image Recognition",
+        paper_name="GKGNet: Group K-Nearest Neighbor based Graph Convolutional Network for Multi-Label Image "
+        "Recognition",
         **kwargs,
     )
 

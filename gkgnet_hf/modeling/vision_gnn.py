@@ -9,7 +9,7 @@ Papers:
 from typing import Any
 
 import torch
-from timm.layers import SelectAdaptivePool2d, calculate_drop_path_rates
+from timm.layers import SelectAdaptivePool2d
 from timm.models import checkpoint
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
@@ -45,7 +45,7 @@ class Stage(nn.Module):
         self,
         in_dim: int | None,
         dim: int,
-        blocks: list[nn.Module],
+        blocks: list[Block],
         pool_ratio: int,
         use_position_bias: bool,
         device=None,
@@ -179,7 +179,7 @@ class PyramidVisionGNN(nn.Module):
         self.num_features = embed_dims[-1]
         self.head_hidden_size = head_hidden_size or self.num_features
         self.stem = Stem(in_chans, embed_dims[0], grid_size(img_size), **dd)
-        drop_path_rates = calculate_drop_path_rates(drop_path_rate, sum(depths))
+        drop_path_rates = block_drop_paths(sum(depths), drop_path_rate)
         dilations = block_dilations(sum(depths), num_neighbors, blocks_per_dilation, max_dilated_neighbors)
         stages = []
         self.feature_info = []
@@ -222,7 +222,7 @@ class PyramidVisionGNN(nn.Module):
     @torch.jit.ignore
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         for stage in self.stages:
-            stage.grad_checkpointing = enable
+            stage.grad_checkpointing = enable  # type: ignore[assignment]
 
     @torch.jit.ignore
     def get_classifier(self) -> nn.Module:
@@ -266,7 +266,7 @@ class PyramidVisionGNN(nn.Module):
         intermediates = []
         take_indices, max_index = feature_take_indices(len(self.stages), indices)
         x = self.stem(x)
-        if torch.jit.is_scripting() or not stop_early:  # a Sequential cannot be sliced in torchscript
+        if torch.jit.is_scripting() or not stop_early:  # noqa: SIM108, torchscript cannot slice a Sequential
             stages = self.stages
         else:
             stages = self.stages[: max_index + 1]
@@ -322,8 +322,13 @@ def block_dilations(
     return [min(b // blocks_per_dilation + 1, largest) for b in range(num_blocks)]
 
 
+def block_drop_paths(num_blocks: int, drop_path_rate: float) -> list[float]:
+    """Drop-path rate of every patch block: linear from 0 at the first to the full rate at the last."""
+    return [drop_path_rate * b / max(1, num_blocks - 1) for b in range(num_blocks)]
+
+
 def init_weights(module: nn.Module) -> None:
     """Kaiming normal (fan in, gain √2) for convolutions, zero biases; norms and embeddings keep their own."""
-    if isinstance(module, nn.Conv2d):
+    if isinstance(module, nn.Conv2d) and module.bias is not None:
         nn.init.kaiming_normal_(module.weight)
         nn.init.zeros_(module.bias)

@@ -21,7 +21,7 @@ class MultiLabelTrainingArguments(TrainingArguments):
     max_grad_norm: float = field(default=5.0, metadata={"help": "Largest gradient norm."})
     metric_for_best_model: str | None = field(default="mAP", metadata={"help": "Metric that decides the best model."})
     greater_is_better: bool | None = field(default=True, metadata={"help": "Whether higher is better in it."})
-    remove_unused_columns: bool | None = field(
+    remove_unused_columns: bool = field(
         default=False, metadata={"help": "Kept off: the dataset's transform makes pixel_values when an item is read."}
     )
     label_names: list[str] | None = field(

@@ -39,6 +39,7 @@ class MultiLabelLoss(nn.Module):
             "smoothed_loss_weight": smoothed_loss_weight,
             "label_smoothing": label_smoothing,
         }
+        self.label_weights: Tensor | None
         self.register_buffer("label_weights", label_weights)
 
     @classmethod

@@ -1,11 +1,13 @@
 """transformers' Trainer with the multi-label loss and metrics."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import EvalPrediction, Trainer
 
+from ..modeling.modeling_gkgnet import GKGNetForImageClassification
 from .losses import MultiLabelLoss
 from .metrics import multilabel_metrics
 
@@ -14,7 +16,7 @@ class MultiLabelTrainer(Trainer):
     """Trainer of a model that scores labels: `MultiLabelLoss` to train, `multilabel_metrics` to evaluate.
 
     Args:
-        model: `GKGNetForImageClassification`, or any model whose output has `logits` (B, L).
+        model: what to train.
         loss: called with (logits, labels); default the `MultiLabelLoss` of the model's configuration.
         **kwargs: as for transformers' `Trainer`.
 
@@ -25,13 +27,15 @@ class MultiLabelTrainer(Trainer):
         trainer.evaluate()["eval_mAP"]
     """
 
-    def __init__(self, model: nn.Module, loss: nn.Module | None = None, **kwargs: Any):
+    def __init__(
+        self, model: GKGNetForImageClassification, loss: Callable[[Tensor, Tensor], Tensor] | None = None, **kwargs: Any
+    ):
         kwargs.setdefault("compute_metrics", _metrics)
         self.loss = loss if loss is not None else MultiLabelLoss.from_config(model.config)
         super().__init__(model=model, compute_loss_func=self._loss_of_outputs, **kwargs)
 
     def _loss_of_outputs(self, outputs: Any, labels: Tensor, num_items_in_batch: Any = None) -> Tensor:
-        return self.loss.to(labels.device)(outputs["logits"], labels)
+        return self.loss(outputs["logits"], labels)
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """Weights only: no bias, no norm, no position embedding."""

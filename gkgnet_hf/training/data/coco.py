@@ -40,6 +40,12 @@ def load_coco(
     if not categories:
         raise ValueError(f"{annotations} lists no categories")
     index = {category["id"]: i for i, category in enumerate(categories)}
+    for annotation in coco.dataset["annotations"]:
+        if annotation["category_id"] not in index:
+            raise ValueError(
+                f"{annotations}: annotation {annotation['id']} is of category {annotation['category_id']}, "
+                f"which is not among the file's categories {list(index)}"
+            )
     columns: dict[str, list] = {"image": [], "labels": [], "label_ids": [], "image_id": []}
     for image in coco.loadImgs(sorted(coco.getImgIds())):
         present = sorted({index[a["category_id"]] for a in coco.loadAnns(coco.getAnnIds(imgIds=image["id"]))})

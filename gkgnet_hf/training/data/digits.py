@@ -16,10 +16,10 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from tqdm.auto import tqdm
 
-MOST_DIGITS = 5
+DIGITS = (2, 4)  # least and most in a scene
 SMALLEST_DIGIT = 8  # pixels
 LARGEST_DIGIT = 0.5  # of the image
-LARGEST_OVERLAP = 0.2  # of the smaller box
+LARGEST_OVERLAP = 0.1  # of the smaller box
 PLACES_TRIED = 10
 
 
@@ -73,7 +73,8 @@ def _write_split(
     rng: np.random.Generator,
 ) -> None:
     (directory / split).mkdir()
-    images, annotations = [], []
+    images: list[dict] = []
+    annotations: list[dict] = []
     for image_id in tqdm(range(1, count + 1), desc=f"Drawing {split} scenes", unit="image"):
         scene, boxes = _draw_scene(digits, image_size, rng)
         name = f"{image_id:06d}.png"
@@ -105,7 +106,7 @@ def _draw_scene(
     """One scene, and for each digit in it its number and box (x, y, side)."""
     scene = _background(size, rng)
     boxes: list[tuple[int, tuple[int, int, int]]] = []
-    for _ in range(rng.integers(1, MOST_DIGITS + 1)):
+    for _ in range(rng.integers(DIGITS[0], DIGITS[1] + 1)):
         side = int(rng.uniform(SMALLEST_DIGIT, LARGEST_DIGIT * size))
         places = rng.integers(0, size - side + 1, (PLACES_TRIED, 2)).tolist()
         free = [(x, y, side) for x, y in places if all(_overlap((x, y, side), b) <= LARGEST_OVERLAP for _, b in boxes)]
@@ -113,7 +114,7 @@ def _draw_scene(
             digit = int(rng.integers(len(digits)))
             _paste(scene, digits[digit], free[0], tuple(rng.integers(150, 256, 3).tolist()))
             boxes.append((digit, free[0]))
-    noise = rng.normal(0, rng.uniform(0, 12), (size, size, 3))
+    noise = rng.normal(0, rng.uniform(0, 8), (size, size, 3))
     pixels = np.clip(np.asarray(scene, dtype=np.float64) + noise, 0, 255).astype(np.uint8)
     return Image.fromarray(pixels), boxes
 
@@ -122,7 +123,7 @@ def _background(size: int, rng: np.random.Generator) -> Image.Image:
     """A dark field with clutter: lines, rings and rectangles in other dark colours."""
     scene = Image.new("RGB", (size, size), tuple(rng.integers(0, 90, 3).tolist()))
     draw = ImageDraw.Draw(scene)
-    for _ in range(rng.integers(0, 9)):
+    for _ in range(rng.integers(0, 7)):
         shade = tuple(rng.integers(0, 130, 3).tolist())
         x0, y0, x1, y1 = rng.integers(0, size, 4).tolist()
         box = (min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1))

@@ -1,0 +1,170 @@
+"""Scenes, COCO files, trainer and demo: the path a COCO user takes."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from gkgnet_hf import GKGNetForImageClassification, create_image_processor
+from gkgnet_hf.training import MultiLabelTrainer, MultiLabelTrainingArguments, load_coco
+from gkgnet_hf.training.data.digits import make_digits
+from gkgnet_hf.training.transforms import processor_transform
+
+from .test_models import small_config
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    return make_digits(tmp_path_factory.mktemp("digits"), num_train=60, num_validation=40, image_size=64)
+
+
+def instances(scenes, split):
+    return json.loads((scenes / "annotations" / f"instances_{split}.json").read_text())
+
+
+def test_scenes_are_coco_files(scenes):
+    content = instances(scenes, "train")
+    assert [c["name"] for c in content["categories"]] == list("0123456789")
+    assert len(content["images"]) == 60
+    for image in content["images"]:
+        assert Image.open(scenes / "train" / image["file_name"]).size == (image["width"], image["height"])
+    for annotation in content["annotations"]:
+        x, y, width, height = annotation["bbox"]
+        assert 0 <= x <= 64 - width
+        assert 0 <= y <= 64 - height
+        assert 8 <= height <= 32
+    assert 2.5 < len(content["annotations"]) / 60 < 3.5
+
+
+def test_the_same_seed_writes_the_same_scenes_and_validation_differs(scenes, tmp_path):
+    again = make_digits(tmp_path, num_train=60, num_validation=40, image_size=64)
+    assert instances(again, "val") == instances(scenes, "val")
+    assert (again / "train/000001.png").read_bytes() == (scenes / "train/000001.png").read_bytes()
+    assert (again / "val/000001.png").read_bytes() != (scenes / "train/000001.png").read_bytes()
+
+
+def test_nothing_is_overwritten(tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"mine\.txt"):
+        make_digits(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_coco_labels_stand_in_category_order(scenes):
+    dataset = load_coco(scenes / "train", scenes / "annotations/instances_train.json")
+    content = instances(scenes, "train")
+    assert dataset.features["label_ids"].feature.names == list("0123456789")
+    for row in dataset.select(range(20)):
+        present = {a["category_id"] - 1 for a in content["annotations"] if a["image_id"] == row["image_id"]}
+        assert set(np.flatnonzero(row["labels"])) == present == set(row["label_ids"])
+        assert row["image"].size == (64, 64)
+
+
+def write_coco(directory, **changes):
+    content = {
+        "images": [{"id": 7, "file_name": "a.png"}, {"id": 3, "file_name": "b.png"}],
+        "annotations": [{"id": 1, "image_id": 7, "category_id": 44, "bbox": [0, 0, 1, 1], "area": 1, "iscrowd": 1}],
+        "categories": [{"id": 90, "name": "toothbrush"}, {"id": 44, "name": "bottle"}],
+    }
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (8, 8)).save(directory / name)
+    (directory / "instances.json").write_text(json.dumps({**content, **changes}))
+    return directory / "instances.json"
+
+
+def test_images_without_labels_are_dropped_unless_kept(tmp_path):
+    annotations = write_coco(tmp_path)
+    dataset = load_coco(tmp_path, annotations)
+    assert dataset["image_id"][:] == [7]
+    assert dataset["labels"][:] == [[1.0, 0.0]]  # by category id, crowds count
+    assert dataset.features["label_ids"].feature.names == ["bottle", "toothbrush"]
+    kept = load_coco(tmp_path, annotations, keep_unlabeled=True)
+    assert kept["image_id"][:] == [3, 7]
+
+
+def test_wrong_coco_files_are_one_clear_error(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.json"):
+        load_coco(tmp_path, tmp_path / "nowhere.json")
+    (tmp_path / "text.json").write_text("no json")
+    with pytest.raises(ValueError, match=r"text\.json is not in COCO's instances format"):
+        load_coco(tmp_path, tmp_path / "text.json")
+    with pytest.raises(ValueError, match="lists no categories"):
+        load_coco(tmp_path, write_coco(tmp_path, categories=[], annotations=[]))
+    with pytest.raises(ValueError, match="category 5"):
+        load_coco(tmp_path, write_coco(tmp_path, annotations=[{"id": 1, "image_id": 7, "category_id": 5}]))
+    annotations = write_coco(tmp_path)
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(FileNotFoundError, match=r"1 images that are missing, the first .*a\.png"):
+        load_coco(tmp_path, annotations)
+
+
+def test_trainer_lowers_the_loss_and_reports_metrics(scenes, tmp_path):
+    train = load_coco(scenes / "train", scenes / "annotations/instances_train.json")
+    model = GKGNetForImageClassification(small_config(num_labels=10))
+    transform = processor_transform(create_image_processor(model.config))
+    trainer = MultiLabelTrainer(
+        model=model,
+        args=MultiLabelTrainingArguments(
+            output_dir=str(tmp_path),
+            max_steps=12,
+            learning_rate=3e-3,
+            per_device_train_batch_size=10,
+            report_to="none",
+            save_strategy="no",
+            disable_tqdm=True,
+            use_cpu=True,
+        ),
+        train_dataset=train.with_transform(transform),
+        eval_dataset=train.with_transform(transform),
+    )
+    before = trainer.evaluate()
+    trainer.train()
+    after = trainer.evaluate()
+    assert after["eval_loss"] < before["eval_loss"]
+    assert 0 <= after["eval_mAP"] <= 100
+    decayed = trainer.get_decay_parameter_names(model)
+    assert "gkgnet.backbone.stem.conv1.conv.weight" in decayed
+    assert not [name for name in decayed if name.endswith(("bias", "pos_embed")) or ".norm." in name]
+
+
+def test_trainer_uses_the_loss_it_is_given(scenes, tmp_path):
+    train = load_coco(scenes / "train", scenes / "annotations/instances_train.json")
+    model = GKGNetForImageClassification(small_config(num_labels=10))
+    trainer = MultiLabelTrainer(
+        model=model,
+        loss=lambda logits, labels: logits.sum() * 0 + 42,
+        args=MultiLabelTrainingArguments(output_dir=str(tmp_path), report_to="none", disable_tqdm=True, use_cpu=True),
+        eval_dataset=train.with_transform(processor_transform(create_image_processor(model.config))),
+    )
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(42)
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("demo") / "new"
+    command = [sys.executable, "-m", "gkgnet_hf.training.demo", str(directory), "--steps", "2", "--scenes", "64"]
+    return directory, command, subprocess.run(command, capture_output=True, text=True)
+
+
+def test_demo_trains_saves_reloads_and_predicts(demo):
+    directory, _, run = demo
+    assert run.returncode == 0, run.stderr
+    assert "Validation mAP" in run.stdout
+    assert "chance" in run.stdout
+    assert str(directory / "model") in run.stdout
+    assert (directory / "model" / "model.safetensors").is_file()
+    metrics = json.loads((directory / "model" / "metrics.json").read_text())
+    assert 20 < metrics["chance mAP"] < 35
+    model = GKGNetForImageClassification.from_pretrained(directory / "model").eval()
+    assert model(torch.zeros(1, 3, 96, 96)).logits.shape == (1, 10)
+
+
+def test_demo_does_not_touch_a_folder_that_is_there(demo):
+    directory, command, _ = demo
+    again = subprocess.run(command, capture_output=True, text=True)
+    assert again.returncode == 2
+    assert f"{directory} is there already" in again.stderr

@@ -106,10 +106,12 @@ def test_nan_goes_through_without_a_crash():
         assert result[0, 0, 2, 1].isnan()
         assert not result[0, 1].isnan().any()
     sources[0, 1, 4] = torch.nan
-    neighbors = find_neighbors(destinations, sources, num_neighbors=3)
-    assert (neighbors[0, 1] == 4).any(-1).all()
-    for leaf in (sources, sources.clone().requires_grad_()):
-        assert max_relative(destinations, leaf, neighbors)[0, 1].isnan().all()
+    for search in (find_neighbors, find_neighbors_plain):
+        neighbors = search(destinations, sources, num_neighbors=3)
+        assert (neighbors[0, 1] == 4).any(-1).all()
+        for leaf in (sources, sources.clone().requires_grad_()):
+            for aggregate in (max_relative, max_relative_plain):
+                assert aggregate(destinations, leaf, neighbors)[0, 1].isnan().all()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

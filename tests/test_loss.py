@@ -57,6 +57,12 @@ def test_extreme_half_precision_logits_stay_finite(dtype):
     assert logits.grad.isfinite().all()
 
 
+def test_a_focus_below_one_has_a_finite_gradient():
+    logits = torch.tensor([[30.0, -30.0]], requires_grad=True)
+    MultiLabelLoss(gamma_positive=0.5, gamma_negative=0.5)(logits, torch.tensor([[1.0, 0.0]])).backward()
+    assert logits.grad.isfinite().all()
+
+
 def test_gradient_is_right():
     logits = LOGITS.clone().requires_grad_()
     assert torch.autograd.gradcheck(lambda x: MultiLabelLoss(gamma_positive=1.0)(x, LABELS), logits)

@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from gkgnet_hf import GKGNetConfig, GKGNetForImageClassification, load_released_checkpoint
 from gkgnet_hf.hub.released import _rename_released
 from gkgnet_hf.modeling.loss_gkgnet import multi_label_loss
+from gkgnet_hf.modeling.timm_models import rename_original
 
 from .drawing import CHECKPOINT_TENSORS, FIXTURES, draw_checkpoint, draw_image, draw_targets
 
@@ -105,6 +106,18 @@ def test_every_released_tensor_has_its_place(checkpoint):
         if not name.endswith("relative_pos")
     }
     assert released == {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+
+
+@pytest.mark.parametrize("name", ["pvig_ti", "pvig_s", "pvig_m", "pvig_b"])
+def test_every_original_imagenet_tensor_has_its_place(name):
+    model = timm.create_model(name, device="meta")
+    depths = [len(stage.blocks) for stage in model.stages]
+    original = {
+        rename_original(tensor, depths): tuple(shape)
+        for tensor, shape in CHECKPOINT_TENSORS[f"{name}_224"].items()
+        if not tensor.endswith("relative_pos")
+    }
+    assert original == {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,16 @@ def test_missing_extra_and_misshapen_tensors_are_listed(tensors):
     assert "head.fc2.weight (expected (6, 384), got (6, 100))" in message
 
 
+def test_nothing_is_taken_twice_or_under_a_foreign_name(tensors):
+    weight = tensors["backbone.stem.convs.0.weight"]
+    with pytest.raises(ValueError, match=r"twice.*head\.fc2\.bias"):
+        load_released_checkpoint({**tensors, "patch_classifier.bias": tensors["head.fc2.bias"]})
+    with pytest.raises(ValueError, match=r"1 unexpected: stem\.convs\.0\.weight"):
+        load_released_checkpoint({**tensors, "stem.convs.0.weight": weight})
+    with pytest.raises(ValueError, match="these are none: epoch"):
+        load_released_checkpoint({**tensors, "epoch": 3})
+
+
 def test_a_foreign_or_unreadable_checkpoint_is_one_clear_error(tmp_path):
     with pytest.raises(ValueError, match=r"Not a released GKGNet checkpoint.*label_lt"):
         load_released_checkpoint(draw_checkpoint("pvig_ti_224", seed=0))

@@ -125,6 +125,19 @@ def test_class_ids_mean_one_label_an_image(model, pixel_values):
     assert model(pixel_values, labels=ids).loss == model(pixel_values, labels=one_hot).loss
 
 
+def test_one_label_is_there_or_not(pixel_values):
+    model = GKGNetForImageClassification(small_config(num_labels=1)).eval()
+    loss = model(pixel_values, labels=torch.tensor([1, 0])).loss
+    assert loss == model(pixel_values, labels=torch.tensor([[1.0], [0.0]])).loss
+
+
+@pytest.mark.parametrize("labels", [torch.zeros(2, NUM_LABELS), torch.tensor([0.0, 1.0]), torch.tensor([0, 5])])
+def test_wrong_class_ids_are_one_clear_error(pixel_values, labels):
+    model = GKGNetForImageClassification(small_config(problem_type="single_label_classification"))
+    with pytest.raises(ValueError, match=r"class ids must be .*got"):
+        model(pixel_values, labels=labels)
+
+
 def test_single_label_problems_train_with_cross_entropy(pixel_values):
     model = GKGNetForImageClassification(small_config(problem_type="single_label_classification")).eval()
     outputs = model(pixel_values, labels=torch.tensor([3, 0]))

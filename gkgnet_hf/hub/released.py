@@ -22,15 +22,17 @@ Checkpoint = str | os.PathLike[str] | Mapping[str, Any]
 BIAS_TOLERANCE = 1e-5
 
 
-def load_released_checkpoint(checkpoint: Checkpoint, labels: list[str] | None = None) -> GKGNetForImageClassification:
+def load_released_checkpoint(
+    path_or_state_dict: Checkpoint, labels: list[str] | None = None
+) -> GKGNetForImageClassification:
     """A released GKGNet training checkpoint as a ready model, in eval mode.
 
     Size, label count and image size are read off the tensor shapes. The position bias, where the file stores it
     (`relative_pos`), is checked against its closed form and dropped.
 
     Args:
-        checkpoint: path of a `.pth` or `.safetensors` file, or its state dict. A `state_dict` level and a `module.`
-            prefix are accepted.
+        path_or_state_dict: path of a `.pth` or `.safetensors` file, or its state dict. A `state_dict` level and a
+            `module.` prefix are accepted.
         labels: names of the labels in the file's order, which the file does not hold; default LABEL_0, LABEL_1, …
 
     Raises:
@@ -43,9 +45,11 @@ def load_released_checkpoint(checkpoint: Checkpoint, labels: list[str] | None = 
         model.save_pretrained("gkgnet-coco-576")
         create_image_processor(model.config).save_pretrained("gkgnet-coco-576")
     """
-    state_dict = read_state_dict(checkpoint)
+    state_dict = read_state_dict(path_or_state_dict)
     config = _released_config(state_dict, labels)
     originals = {_rename_released(name, config): name for name in state_dict}
+    if doubles := sorted(state_dict.keys() - originals.values()):
+        raise ValueError(f"The checkpoint holds tensors twice, under other names: {', '.join(doubles)}")
     tensors = {name: state_dict[original] for name, original in originals.items()}
     _drop_position_bias(tensors, originals, config)
     model = GKGNetForImageClassification(config)
@@ -104,7 +108,10 @@ def read_state_dict(checkpoint: Checkpoint) -> dict[str, Tensor]:
     if not isinstance(content, Mapping) or not any(isinstance(value, Tensor) for value in content.values()):
         what = f"a mapping with keys {list(content)[:5]}" if isinstance(content, Mapping) else type(content).__name__
         raise ValueError(f"A checkpoint must be a mapping of names to tensors, got {what}")
-    return {name.removeprefix("module."): value for name, value in content.items()}
+    strange = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
+    if strange:
+        raise ValueError(f"A checkpoint must map names to tensors, but these are none: {', '.join(strange[:10])}")
+    return {str(name).removeprefix("module."): value for name, value in content.items()}
 
 
 def _released_config(state_dict: dict[str, Tensor], labels: list[str] | None) -> GKGNetConfig:
@@ -133,6 +140,8 @@ def _rename_released(name: str, config: GKGNetConfig) -> str:
     """Name of a tensor of a released GKGNet file → its name in `GKGNetForImageClassification`."""
     if match := re.fullmatch(r"head\.fc([12])\.(weight|bias)", name):
         return f"{('label', 'patch')[int(match[1]) - 1]}_classifier.{match[2]}"
+    if not name.startswith("backbone."):
+        return name
     inner = name.removeprefix("backbone.")
     if inner == "label_lt.weight":
         return "gkgnet.label_embedding.weight"

@@ -104,7 +104,7 @@ class GKGNetConfig(BackboneConfigMixin, PreTrainedConfig):
     num_label_blocks: list[int] | tuple[int, ...] = (1, 1, 1, 1)
     use_position_bias: bool = True
     drop_path_rate: float | int = 0.1
-    initializer_range: float = 0.01
+    initializer_range: float | int = 0.01
     asymmetric_loss_weight: float | int = 10.0
     gamma_positive: float | int = 0.0
     gamma_negative: float | int = 2.0
@@ -150,11 +150,14 @@ class GKGNetConfig(BackboneConfigMixin, PreTrainedConfig):
         height, width = self.image_size
         return height, width
 
+    @property
+    def smallest_image(self) -> int:
+        """Side in pixels that every image must have: 32, or more where a pooling ratio asks for a larger grid."""
+        return max(32, *(4 * 2**stage * ratio for stage, ratio in enumerate(self.pooling_ratios)))
+
     def _check(self) -> None:
         if not isinstance(self.image_size, int) and len(self.image_size) != 2:
             raise ValueError(f"image_size must be one side or (height, width), got {self.image_size}")
-        if min(self.image_height_width) < 32:
-            raise ValueError(f"image_size must be at least 32 pixels a side, got {self.image_size}")
         for name in ("hidden_sizes", "pooling_ratios", "num_label_blocks"):
             values = getattr(self, name)
             if len(values) != len(self.depths):
@@ -163,11 +166,16 @@ class GKGNetConfig(BackboneConfigMixin, PreTrainedConfig):
                 )
         for name, lowest in _LOWEST.items():
             values = getattr(self, name)
-            if min(values if isinstance(values, (list, tuple)) else [values], default=lowest - 1) < lowest:
-                raise ValueError(f"{name} must be at least {lowest}, got {values}")
+            if not min(values if isinstance(values, (list, tuple)) else [values], default=lowest - 1) >= lowest:
+                raise ValueError(f"{name} must be at least {lowest}, got {values}")  # NaN too
         for name in ("drop_path_rate", "probability_margin", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 0 and less than 1, got {getattr(self, name)}")
+        if min(self.image_height_width) < self.smallest_image:
+            raise ValueError(
+                f"image_size must be at least {self.smallest_image} pixels a side "
+                f"(pooling_ratios={self.pooling_ratios}), got {self.image_size}"
+            )
         self._check_divisors()
 
     def _check_divisors(self) -> None:

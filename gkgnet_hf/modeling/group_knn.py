@@ -15,7 +15,8 @@ from timm.layers import register_notrace_function
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-# Similarities held at a time. On CPU a piece should stay in cache; elsewhere it should be worth a kernel launch.
+# Similarities held at a time, or one grid row of them if that is more. On CPU a piece should stay in cache; elsewhere
+# it should be worth a kernel launch.
 CPU_PIECE = 1 << 21
 DEVICE_PIECE = 1 << 25
 
@@ -27,7 +28,7 @@ def find_neighbors_plain(
     dilation: int = 1,
     bias: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
-    """Neighbours by distance `2 − 2·cos + bias`, nearest first: every (K·d) ranks, of which 0, d, 2d, … are kept.
+    """Neighbours by distance `2 − 2·cos + bias`, nearest first: of the K·d nearest, ranks 0, d, 2d, … are kept.
 
     Args and result as in `find_neighbors`.
     """
@@ -38,7 +39,7 @@ def find_neighbors_plain(
         rows, columns = bias
         distance = distance + (rows[:, None] + columns).flatten(0, 1)
     ranks = min(num_neighbors * dilation, sources.shape[2])
-    return distance.topk(ranks, largest=False).indices[..., ::dilation]
+    return (-distance).topk(ranks).indices[..., ::dilation]  # NaN counts as highest, so as nearest
 
 
 @register_notrace_function

@@ -71,7 +71,7 @@ def check_labels(logits: Tensor, labels: Tensor) -> None:
         raise ValueError(
             f"labels must be (batch, labels) = {tuple(logits.shape)} like the logits, got {tuple(labels.shape)}"
         )
-    if torch.compiler.is_compiling():  # values are unknown while a graph is traced
+    if not _has_values(labels):
         return
     valid = (labels == 0) | (labels == 1) | (labels == -1) | labels.isnan()
     if not valid.all():
@@ -84,13 +84,27 @@ def check_labels(logits: Tensor, labels: Tensor) -> None:
 
 def one_hot(class_ids: Tensor, num_labels: int) -> Tensor:
     """Class ids (B,) of images with one label each → labels (B, num_labels); ValueError for an id out of range."""
-    if not torch.compiler.is_compiling():
-        out_of_range = class_ids[(class_ids < 0) | (class_ids >= num_labels)]
-        if out_of_range.numel():
-            raise ValueError(f"class ids must be from 0 to {num_labels - 1}, got {out_of_range[0].item()}")
+    check_class_ids(class_ids, num_labels)
     return F.one_hot(class_ids, num_labels)
 
 
+def check_class_ids(class_ids: Tensor, num_labels: int) -> None:
+    """Raise ValueError unless `class_ids` is (B,) of integers from 0 to num_labels − 1."""
+    if class_ids.ndim != 1 or class_ids.is_floating_point():
+        raise ValueError(
+            f"class ids must be integers of shape (batch,), got {class_ids.dtype} of shape {tuple(class_ids.shape)}"
+        )
+    if _has_values(class_ids):
+        out_of_range = class_ids[(class_ids < 0) | (class_ids >= num_labels)]
+        if out_of_range.numel():
+            raise ValueError(f"class ids must be from 0 to {num_labels - 1}, got {out_of_range[0].item()}")
+
+
+def _has_values(labels: Tensor) -> bool:
+    """False while a graph is traced and on the meta device."""
+    return not torch.compiler.is_compiling() and not labels.is_meta
+
+
 def _power(base: Tensor, exponent: float) -> Tensor:
-    # 0 ** 0 has no usable gradient, and 1 is what is meant.
-    return base**exponent if exponent != 0 else torch.ones_like(base)
+    # The gradient of a power below 1 is infinite at 0.
+    return base.clamp(min=LOWEST_PROBABILITY) ** exponent

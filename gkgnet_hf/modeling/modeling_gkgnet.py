@@ -15,10 +15,8 @@ from transformers.utils.generic import can_return_tuple
 
 from .configuration_gkgnet import GKGNetConfig
 from .layers import FeedForward, LabelGroupKGCN, Stem
-from .loss_gkgnet import multi_label_loss, one_hot
+from .loss_gkgnet import check_class_ids, multi_label_loss, one_hot
 from .vision_gnn import Block, PyramidVisionGNN, block_drop_paths, init_weights
-
-SMALLEST_IMAGE = 32
 
 
 @dataclass
@@ -115,6 +113,7 @@ class GKGNetPreTrainedModel(PreTrainedModel):
 
     config: GKGNetConfig
     config_class = GKGNetConfig
+    backbone: PyramidVisionGNN
     base_model_prefix = "gkgnet"
     main_input_name = "pixel_values"
     input_modalities = "image"
@@ -139,7 +138,7 @@ class GKGNetPreTrainedModel(PreTrainedModel):
 
     def _prepare(self, pixel_values: Tensor | None) -> Tensor:
         """`pixel_values` in the model's dtype, or ValueError."""
-        channels, smallest = self.config.num_channels, SMALLEST_IMAGE
+        channels, smallest = self.config.num_channels, self.config.smallest_image
         expected = f"a float tensor (batch, {channels}, height, width) of at least {smallest} pixels a side"
         if pixel_values is None:
             raise ValueError(f"pixel_values must be given: {expected}")
@@ -148,7 +147,7 @@ class GKGNetPreTrainedModel(PreTrainedModel):
             raise ValueError(f"pixel_values must be {expected}, got {pixel_values.dtype} {shape}")
         if len(shape) != 4 or shape[1] != channels or shape[2] < smallest or shape[3] < smallest:
             raise ValueError(f"pixel_values must be {expected}, got {shape}")
-        return pixel_values.to(self.dtype)
+        return pixel_values.to(self.backbone.stem.pos_embed.dtype)
 
     def _build_backbone(self, config: GKGNetConfig) -> PyramidVisionGNN:
         return PyramidVisionGNN(
@@ -191,7 +190,6 @@ class GKGNetModel(GKGNetPreTrainedModel):
         super().__init__(config)
         self.backbone = self._build_backbone(config)
         self.label_embedding: nn.Embedding | None = None
-        self.label_stages: nn.ModuleList | list[None] = [None] * len(config.depths)
         if any(config.num_label_blocks):
             num_labels: int = config.num_labels  # type: ignore[assignment]
             self.label_embedding = nn.Embedding(num_labels, config.hidden_sizes[0])
@@ -201,7 +199,7 @@ class GKGNetModel(GKGNetPreTrainedModel):
             )
         self.post_init()
 
-    def get_input_embeddings(self) -> nn.Module:
+    def get_input_embeddings(self) -> nn.Conv2d:
         return self.backbone.stem.conv1.conv
 
     @can_return_tuple
@@ -215,7 +213,7 @@ class GKGNetModel(GKGNetPreTrainedModel):
         """Run the graph.
 
         Args:
-            pixel_values: (B, num_channels, H, W), normalised; any sides of 32 pixels or more.
+            pixel_values: (B, num_channels, H, W), normalised; any sides of `config.smallest_image` pixels or more.
             output_hidden_states: return the feature maps; default `config.output_hidden_states`.
             output_label_neighbors: return which patches each label looked at.
 
@@ -231,18 +229,18 @@ class GKGNetModel(GKGNetPreTrainedModel):
             ids = torch.arange(self.label_embedding.num_embeddings, device=pixel_values.device)
             labels = self.label_embedding(ids).expand(pixel_values.shape[0], -1, -1)  # (B, L, C1)
         hidden_states, label_neighbors = [patches], []
-        for stage, label_stage in zip(self.backbone.stages, self.label_stages, strict=True):
+        for i, stage in enumerate(self.backbone.stages):
             patches = stage(patches)
             hidden_states.append(patches)
-            if label_stage is not None:
-                labels, neighbors = label_stage(labels, patches)
+            if labels is not None:
+                labels, neighbors = self.label_stages[i](labels, patches)
                 label_neighbors.append(neighbors)
         return GKGNetModelOutput(
             last_hidden_state=patches,
             pooler_output=patches.mean((2, 3)),
             label_hidden_state=labels,
             hidden_states=tuple(hidden_states) if output_hidden_states else None,
-            label_neighbors=tuple(label_neighbors) if output_label_neighbors and label_neighbors else None,
+            label_neighbors=tuple(label_neighbors) if output_label_neighbors and labels is not None else None,
         )
 
 
@@ -286,9 +284,9 @@ class GKGNetForImageClassification(GKGNetPreTrainedModel):
         """Score the labels of images.
 
         Args:
-            pixel_values: (B, num_channels, H, W), normalised; any sides of 32 pixels or more.
-            labels: (B, L) of 1 (there), 0 (not there), −1 or NaN (unknown, ignored). Or (B,) int64 class ids, for
-                images that have one label each.
+            pixel_values: (B, num_channels, H, W), normalised; any sides of `config.smallest_image` pixels or more.
+            labels: (B, L) of 1 (there), 0 (not there), −1 or NaN (unknown, ignored). Or, with two labels or more,
+                (B,) int64 class ids of images that have one label each.
             output_hidden_states, output_label_neighbors: as in `GKGNetModel`.
 
         Raises:
@@ -312,10 +310,12 @@ class GKGNetForImageClassification(GKGNetPreTrainedModel):
 
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         config = self.config
+        if config.problem_type == "single_label_classification":
+            check_class_ids(labels, self.num_labels)
         if config.problem_type in ("single_label_classification", "regression"):
             return self.loss_function(labels=labels, pooled_logits=logits, config=config)
         if labels.ndim == 1 and not labels.is_floating_point():
-            labels = one_hot(labels, self.num_labels)
+            labels = one_hot(labels, self.num_labels) if self.num_labels > 1 else labels.unsqueeze(1)
         return multi_label_loss(
             logits,
             labels,
@@ -351,7 +351,7 @@ class GKGNetBackbone(BackboneMixin, GKGNetPreTrainedModel):
         self.num_features = [config.hidden_sizes[0], *config.hidden_sizes]
         self.post_init()
 
-    def get_input_embeddings(self) -> nn.Module:
+    def get_input_embeddings(self) -> nn.Conv2d:
         return self.backbone.stem.conv1.conv
 
     @can_return_tuple
@@ -360,7 +360,7 @@ class GKGNetBackbone(BackboneMixin, GKGNetPreTrainedModel):
         """Feature maps (B, C_i, H_i, W_i) of `config.out_features`.
 
         Args:
-            pixel_values: (B, num_channels, H, W), normalised; any sides of 32 pixels or more.
+            pixel_values: (B, num_channels, H, W), normalised; any sides of `config.smallest_image` pixels or more.
 
         Raises:
             ValueError: for an input of another rank, dtype or channel count, or a smaller one.

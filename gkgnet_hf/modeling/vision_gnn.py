@@ -35,7 +35,8 @@ class Stage(nn.Module):
     """Optional 3×3 stride-2 downsampling, then blocks that share one position bias.
 
     Args:
-        in_dim, dim: widths before and after; equal in the first stage, which does not downsample.
+        in_dim: width before; None in the first stage, which does not downsample.
+        dim: width after.
         blocks: the blocks, of width `dim`.
         pool_ratio: pooling ratio of the blocks' sources.
         use_position_bias: whether the search adds the position bias.
@@ -115,6 +116,7 @@ class ClassifierHead(nn.Module):
             if num_classes > 0
             else nn.Identity()
         )
+        init_weights(self.fc)
         self.train(self.training)
 
     def forward(self, x: Tensor, pre_logits: bool = False) -> Tensor:

@@ -9,8 +9,9 @@ import numpy as np
 from datasets import Dataset
 from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline, set_seed
 
-from gkgnet_hf import GKGNetConfig, GKGNetForImageClassification, create_image_processor
-
+from ..modeling.configuration_gkgnet import GKGNetConfig
+from ..modeling.image_processing_gkgnet import create_image_processor
+from ..modeling.modeling_gkgnet import GKGNetForImageClassification
 from .arguments import MultiLabelTrainingArguments
 from .data.coco import load_coco
 from .data.digits import make_digits
@@ -25,7 +26,7 @@ def main() -> None:
     """Run the demo and print what it reached."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("directory", type=Path, help="new folder for the scenes and the model")
-    parser.add_argument("--steps", type=int, default=900, help="training steps of 32 images (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=950, help="training steps of 32 images (default: %(default)s)")
     parser.add_argument("--scenes", type=int, default=8000, help="training scenes (default: %(default)s)")
     options = parser.parse_args()
     if options.directory.exists():

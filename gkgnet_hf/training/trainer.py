@@ -32,10 +32,17 @@ class MultiLabelTrainer(Trainer):
     ):
         kwargs.setdefault("compute_metrics", _metrics)
         self.loss = loss if loss is not None else MultiLabelLoss.from_config(model.config)
-        super().__init__(model=model, compute_loss_func=self._loss_of_outputs, **kwargs)
+        super().__init__(model=model, **kwargs)
+        self.model_accepts_loss_kwargs = False  # the loss is a mean over the batch: the Trainer averages it
 
-    def _loss_of_outputs(self, outputs: Any, labels: Tensor, num_items_in_batch: Any = None) -> Tensor:
-        return self.loss(outputs["logits"], labels)
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Loss of a batch, a mean over its images, and on request the model's output."""
+        labels = inputs["labels"]
+        outputs = model(**{name: value for name, value in inputs.items() if name != "labels"})
+        loss = self.loss(outputs["logits"], labels)
+        return (loss, outputs) if return_outputs else loss
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """Weights only: no bias, no norm, no position embedding."""
@@ -43,5 +50,7 @@ class MultiLabelTrainer(Trainer):
 
 
 def _metrics(prediction: EvalPrediction) -> dict[str, float]:
-    scores = torch.from_numpy(prediction.predictions).float().sigmoid().numpy()
+    predictions = prediction.predictions
+    logits = predictions[0] if isinstance(predictions, tuple) else predictions
+    scores = torch.from_numpy(logits).float().sigmoid().numpy()
     return multilabel_metrics(scores, prediction.label_ids)

@@ -16,7 +16,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from tqdm.auto import tqdm
 
-DIGITS = (2, 4)  # least and most in a scene
+DIGITS = (2, 5)  # least and most in a scene
 SMALLEST_DIGIT = 8  # pixels
 LARGEST_DIGIT = 0.5  # of the image
 LARGEST_OVERLAP = 0.1  # of the smaller box
@@ -57,8 +57,9 @@ def make_digits(
     images = images.reshape(-1, 8, 8)
     train, validation = train_test_split(np.arange(len(images)), test_size=0.25, random_state=seed, stratify=classes)
     (directory / "annotations").mkdir()
-    for split, numbers, count in (("train", train, num_train), ("val", validation, num_validation)):
-        rng = np.random.default_rng([seed, len(split)])
+    splits = (("train", train, num_train), ("val", validation, num_validation))
+    for i, (split, numbers, count) in enumerate(splits):
+        rng = np.random.default_rng([seed, i])
         _write_split(directory, split, images[numbers], classes[numbers], count, image_size, rng)
     return directory
 

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from gkgnet_hf import GKGNetConfig, GKGNetForImageClassification, load_released_checkpoint
 from gkgnet_hf.hub.released import _rename_released
 from gkgnet_hf.modeling.loss_gkgnet import multi_label_loss
-from gkgnet_hf.modeling.timm_models import rename_original
+from gkgnet_hf.modeling.original_names import rename_original
 
 from .drawing import CHECKPOINT_TENSORS, FIXTURES, draw_checkpoint, draw_image, draw_targets
 

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from ..modeling.configuration_gkgnet import VARIANTS, GKGNetConfig
 from ..modeling.modeling_gkgnet import GKGNetForImageClassification, GKGNetPreTrainedModel
+from ..modeling.original_names import rename_conv_norm, rename_original
 from ..modeling.position import position_bias_plain
-from ..modeling.timm_models import checkpoint_filter_fn, rename_conv_norm, rename_original
-from ..modeling.vision_gnn import PyramidVisionGNN, grid_size
+from ..modeling.vision_gnn import PyramidVisionGNN, checkpoint_filter_fn, grid_size
 
 Checkpoint = str | os.PathLike[str] | Mapping[str, Any]
 

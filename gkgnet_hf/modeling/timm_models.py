@@ -1,13 +1,12 @@
 """timm entry points: `gkgnet_*` (two groups) and `pvig_*` (one group, Pyramid ViG), single-label classifiers.
 
-`checkpoint_filter_fn` reads the original files of both, so that
+They read the original files of Pyramid ViG, so that
 
     timm.create_model("pvig_s", pretrained=True, pretrained_cfg_overlay=dict(file="pvig_s_82.1.pth.tar"))
 
 works, for `gkgnet_s` too and at any `img_size`.
 """
 
-import re
 from typing import Any
 
 from timm.data import (
@@ -17,82 +16,10 @@ from timm.data import (
     IMAGENET_INCEPTION_STD,
 )
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
-from torch import Tensor, nn
+from torch import nn
 
 from .configuration_gkgnet import VARIANTS
-from .layers import resize_position_embedding
-from .vision_gnn import PyramidVisionGNN
-
-__all__ = ["PyramidVisionGNN", "checkpoint_filter_fn"]
-
-# Module of an original file → module here.
-_STEM_AND_HEAD = {
-    "pos_embed": "stem.pos_embed",
-    "stem.convs.0": "stem.conv1.conv",
-    "stem.convs.1": "stem.conv1.norm",
-    "stem.convs.3": "stem.conv2.conv",
-    "stem.convs.4": "stem.conv2.norm",
-    "stem.convs.6": "stem.conv3.conv",
-    "stem.convs.7": "stem.conv3.norm",
-    "prediction.0": "head.hidden.conv",
-    "prediction.1": "head.hidden.norm",
-    "prediction.4": "head.fc",
-}
-
-
-def rename_conv_norm(name: str) -> str:
-    """Name of a tensor inside an original block → its name here.
-
-    >>> rename_conv_norm("graph_conv.gconv.nn.1.running_mean")
-    'graph_conv.norm.running_mean'
-    """
-    return re.sub(r"(?:\.gconv\.nn)?\.([01])\.", lambda m: (".conv.", ".norm.")[int(m[1])], name)
-
-
-def rename_original(name: str, depths: list[int]) -> str:
-    """Name of a tensor of an original Pyramid ViG file → its name in `PyramidVisionGNN`; others stay as they are.
-
-    >>> rename_original("backbone.3.1.fc1.0.weight", depths=[2, 2, 6, 2])
-    'stages.1.blocks.0.ffn.fc1.conv.weight'
-    """
-    for original, ours in _STEM_AND_HEAD.items():
-        if name == original or name.startswith(original + "."):
-            return ours + name.removeprefix(original)
-    match = re.fullmatch(r"backbone\.(\d+)\.(conv|0|1)\.(.+)", name)
-    if match is None:
-        return name
-    # The original numbers blocks through, and from the second stage on the downsampling in front of them.
-    index, stage = int(match[1]) + 1, 0
-    while stage < len(depths) - 1 and index > depths[stage]:
-        index -= depths[stage] + 1
-        stage += 1
-    part, rest = match[2], match[3]
-    if part == "conv":
-        return f"stages.{stage}.downsample{rename_conv_norm('.' + rest)}"
-    return f"stages.{stage}.blocks.{index - 1}.{('graph', 'ffn')[int(part)]}.{rename_conv_norm(rest)}"
-
-
-def checkpoint_filter_fn(state_dict: dict[str, Any], model: PyramidVisionGNN) -> dict[str, Tensor]:
-    """Original or own tensors of any image size → the state dict of `model`.
-
-    Renames, drops the stored position bias (`relative_pos`) and resizes the position embedding.
-
-    Args:
-        state_dict: tensors of a file, under the original names or our own.
-        model: the `PyramidVisionGNN` that is to take them.
-    """
-    state_dict = state_dict.get("state_dict", state_dict)
-    depths = [len(stage.blocks) for stage in model.stages]  # type: ignore[arg-type]
-    renamed = {
-        rename_original(name.removeprefix("module."), depths): tensor
-        for name, tensor in state_dict.items()
-        if not name.endswith("relative_pos")
-    }
-    if "stem.pos_embed" in renamed:
-        renamed["stem.pos_embed"] = resize_position_embedding(
-            renamed["stem.pos_embed"], *model.stem.pos_embed.shape[-2:]
-        )
-    return renamed
+from .vision_gnn import PyramidVisionGNN, checkpoint_filter_fn
 
 
 def _cfg(**kwargs: Any) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
 from .layers import ConvNorm, FeedForward, PatchGroupKGCN, Stem, resize_position_embedding
+from .original_names import rename_original
 from .position import position_bias
 
 
@@ -334,3 +335,26 @@ def init_weights(module: nn.Module) -> None:
     if isinstance(module, nn.Conv2d) and module.bias is not None:
         nn.init.kaiming_normal_(module.weight)
         nn.init.zeros_(module.bias)
+
+
+def checkpoint_filter_fn(state_dict: dict[str, Any], model: PyramidVisionGNN) -> dict[str, Tensor]:
+    """Original or own tensors of any image size → the state dict of `model`.
+
+    Renames, drops the stored position bias (`relative_pos`) and resizes the position embedding.
+
+    Args:
+        state_dict: tensors of a file, under the original names or our own.
+        model: the `PyramidVisionGNN` that is to take them.
+    """
+    state_dict = state_dict.get("state_dict", state_dict)
+    depths = [len(stage.blocks) for stage in model.stages]  # type: ignore[arg-type]
+    renamed = {
+        rename_original(name.removeprefix("module."), depths): tensor
+        for name, tensor in state_dict.items()
+        if not name.endswith("relative_pos")
+    }
+    if "stem.pos_embed" in renamed:
+        renamed["stem.pos_embed"] = resize_position_embedding(
+            renamed["stem.pos_embed"], *model.stem.pos_embed.shape[-2:]
+        )
+    return renamed

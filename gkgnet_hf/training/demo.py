@@ -26,7 +26,7 @@ def main() -> None:
     """Run the demo and print what it reached."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("directory", type=Path, help="new folder for the scenes and the model")
-    parser.add_argument("--steps", type=int, default=950, help="training steps of 32 images (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=1000, help="training steps of 32 images (default: %(default)s)")
     parser.add_argument("--scenes", type=int, default=8000, help="training scenes (default: %(default)s)")
     options = parser.parse_args()
     if options.directory.exists():
@@ -65,9 +65,9 @@ def train_model(train: Dataset, validation: Dataset, directory: Path, steps: int
             max_steps=steps,
             per_device_train_batch_size=32,
             per_device_eval_batch_size=100,
-            learning_rate=3e-3,
+            learning_rate=2e-3,
             lr_scheduler_type="cosine",
-            warmup_steps=100,
+            warmup_steps=50,
             logging_steps=100,
             save_strategy="no",
             dataloader_num_workers=0,

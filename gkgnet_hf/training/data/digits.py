@@ -19,7 +19,6 @@ from tqdm.auto import tqdm
 DIGITS = (2, 5)  # least and most in a scene
 SMALLEST_DIGIT = 8  # pixels
 LARGEST_DIGIT = 0.5  # of the image
-LARGEST_OVERLAP = 0.1  # of the smaller box
 PLACES_TRIED = 10
 
 
@@ -110,10 +109,10 @@ def _draw_scene(
     for _ in range(rng.integers(DIGITS[0], DIGITS[1] + 1)):
         side = int(rng.uniform(SMALLEST_DIGIT, LARGEST_DIGIT * size))
         places = rng.integers(0, size - side + 1, (PLACES_TRIED, 2)).tolist()
-        free = [(x, y, side) for x, y in places if all(_overlap((x, y, side), b) <= LARGEST_OVERLAP for _, b in boxes)]
+        free = [(x, y, side) for x, y in places if all(_apart((x, y, side), b) for _, b in boxes)]
         if free:
             digit = int(rng.integers(len(digits)))
-            _paste(scene, digits[digit], free[0], tuple(rng.integers(150, 256, 3).tolist()))
+            _paste(scene, digits[digit], free[0], tuple(rng.integers(180, 256, 3).tolist()))
             boxes.append((digit, free[0]))
     noise = rng.normal(0, rng.uniform(0, 8), (size, size, 3))
     pixels = np.clip(np.asarray(scene, dtype=np.float64) + noise, 0, 255).astype(np.uint8)
@@ -144,8 +143,6 @@ def _paste(scene: Image.Image, digit: NDArray[np.float64], box: tuple[int, int, 
     scene.paste(Image.new("RGB", (side, side), color), (x, y), opacity)
 
 
-def _overlap(a: tuple[int, int, int], b: tuple[int, int, int]) -> float:
-    """Shared area of two boxes over the area of the smaller."""
-    width = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
-    height = min(a[1] + a[2], b[1] + b[2]) - max(a[1], b[1])
-    return max(width, 0) * max(height, 0) / min(a[2], b[2]) ** 2
+def _apart(a: tuple[int, int, int], b: tuple[int, int, int]) -> bool:
+    """Whether two boxes (x, y, side) share no pixel."""
+    return a[0] + a[2] <= b[0] or b[0] + b[2] <= a[0] or a[1] + a[2] <= b[1] or b[1] + b[2] <= a[1]

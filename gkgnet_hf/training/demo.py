@@ -24,7 +24,7 @@ IMAGE_SIZE = 96
 
 def main() -> None:
     """Run the demo and print what it reached."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m gkgnet_hf.training.demo", description=__doc__)
     parser.add_argument("directory", type=Path, help="new folder for the scenes and the model")
     parser.add_argument("--steps", type=int, default=1000, help="training steps of 32 images (default: %(default)s)")
     parser.add_argument("--scenes", type=int, default=8000, help="training scenes (default: %(default)s)")

@@ -128,12 +128,12 @@ def _released_config(state_dict: dict[str, Tensor], labels: list[str] | None) ->
         raise ValueError(f"backbone.label_lt.weight must have a width of {list(widths)}, got {tuple(embedding.shape)}")
     if labels is not None and len(labels) != num_labels:
         raise ValueError(f"labels must name the checkpoint's {num_labels} labels in order, got {len(labels)}")
-    naming: dict[str, Any] = {"num_labels": num_labels}
-    if labels is not None:
-        naming = {"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}}
-    height, width = 4 * positions.shape[2], 4 * positions.shape[3]
-    image_size = height if height == width else (height, width)
-    return GKGNetConfig.from_variant(widths[embedding.shape[1]], image_size=image_size, **naming)
+    rows, columns = positions.shape[2:]
+    return GKGNetConfig.from_variant(
+        widths[width],
+        image_size=4 * rows if rows == columns else (4 * rows, 4 * columns),
+        **({"num_labels": num_labels} if labels is None else {"id2label": dict(enumerate(labels))}),
+    )
 
 
 def _rename_released(name: str, config: GKGNetConfig) -> str:

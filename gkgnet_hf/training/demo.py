@@ -15,7 +15,6 @@ from ..modeling.modeling_gkgnet import GKGNetForImageClassification
 from .arguments import MultiLabelTrainingArguments
 from .data.coco import load_coco
 from .data.digits import make_digits
-from .losses import MultiLabelLoss
 from .trainer import MultiLabelTrainer
 from .transforms import processor_transform
 
@@ -52,14 +51,12 @@ def train_model(train: Dataset, validation: Dataset, directory: Path, steps: int
         image_size=IMAGE_SIZE,
         drop_path_rate=0.0,
         id2label=dict(enumerate(names)),
-        label2id={name: i for i, name in enumerate(names)},
     )
     model = GKGNetForImageClassification(config)
     processor = create_image_processor(config)
     transform = processor_transform(processor)
     trainer = MultiLabelTrainer(
         model=model,
-        loss=MultiLabelLoss.from_config(config),
         args=MultiLabelTrainingArguments(
             output_dir=str(directory),
             max_steps=steps,
@@ -70,7 +67,6 @@ def train_model(train: Dataset, validation: Dataset, directory: Path, steps: int
             warmup_steps=50,
             logging_steps=100,
             save_strategy="no",
-            dataloader_num_workers=0,
             report_to="none",
         ),
         train_dataset=train.with_transform(transform),

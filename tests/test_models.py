@@ -4,6 +4,7 @@ import subprocess
 import sys
 from typing import ClassVar
 
+import pytest
 import timm
 import torch
 from safetensors.torch import load_model, save_model
@@ -169,3 +170,24 @@ def test_a_fresh_process_reloads_the_same_logits_and_buffers(tmp_path):
     torch.save(expected, tmp_path / "expected.pt")
     out = subprocess.run([sys.executable, "-c", FRESH_PROCESS, str(tmp_path)], capture_output=True, text=True)
     assert out.stdout.strip() == "same", out.stderr
+
+
+def test_gradients_are_the_slope_of_the_loss():
+    torch.manual_seed(0)
+    model = GKGNetForImageClassification(small_config()).double().train()
+    images = torch.randn(4, 3, 64, 64, dtype=torch.float64)
+    labels = torch.randint(0, 2, (4, NUM_LABELS)).double()
+    model(images, labels=labels).loss.backward()
+    for part in ("gkgnet.backbone", "gkgnet.label_embedding", "gkgnet.label_stages", "classifier"):
+        parameters = [p for name, p in model.named_parameters() if part in name]
+        directions = [torch.randn_like(p) for p in parameters]
+        slope = sum((p.grad * d).sum() for p, d in zip(parameters, directions, strict=True)).item()
+        losses = []
+        with torch.no_grad():
+            for step in (1e-7, -2e-7):
+                for p, d in zip(parameters, directions, strict=True):
+                    p += step * d
+                losses.append(model(images, labels=labels).loss.item())
+            for p, d in zip(parameters, directions, strict=True):
+                p += 1e-7 * d
+        assert (losses[0] - losses[1]) / 2e-7 == pytest.approx(slope, rel=1e-4), part

@@ -5,6 +5,7 @@ import json
 import pytest
 import timm
 import torch
+import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch.utils.flop_counter import FlopCounterMode
@@ -12,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from gkgnet_hf import GKGNetConfig, GKGNetForImageClassification, load_released_checkpoint
 from gkgnet_hf.hub.released import _rename_released
 from gkgnet_hf.modeling.loss_gkgnet import multi_label_loss
+from gkgnet_hf.modeling.modeling_gkgnet import LabelStage
 from gkgnet_hf.modeling.original_names import rename_original
 
 from .drawing import CHECKPOINT_TENSORS, FIXTURES, draw_checkpoint, draw_image, draw_targets
@@ -55,23 +57,49 @@ def test_eval_mode_matches_the_released_network(gkgnet, pixel_values, reference)
         assert relative_error(features[:, :4, :4, :4], reference[f"stage{stage}_corner"]) < 1e-6
 
 
-def test_training_matches_the_released_network(gkgnet, pixel_values, reference):
+def train_step(gkgnet, pixel_values):
     config = GKGNetConfig.from_variant("ti", num_labels=NUM_LABELS, drop_path_rate=0.0)
     weights, gkgnet = gkgnet.state_dict(), GKGNetForImageClassification(config).double().train()
     gkgnet.load_state_dict(weights)
-    targets = draw_targets((2, NUM_LABELS), SEED)
-    outputs = gkgnet(pixel_values.double(), labels=targets)
+    outputs = gkgnet(pixel_values.double(), labels=draw_targets((2, NUM_LABELS), SEED))
     outputs.loss.backward()
-    assert torch.equal(targets, reference["labels"].double())
+    return outputs, dict(gkgnet.named_parameters())
+
+
+def test_training_matches_the_released_network(gkgnet, pixel_values, reference):
+    outputs, _ = train_step(gkgnet, pixel_values)
+    assert torch.equal(draw_targets((2, NUM_LABELS), SEED), reference["labels"].double())
     assert relative_error(outputs.logits, reference["train_logits"]) < 1e-9
     assert relative_error(outputs.loss, reference["asymmetric_loss_x10"] + reference["label_smoothing_loss"]) < 1e-9
+
+
+def batch_norm_misreads_columns():
+    """Whether batch norm on CPU sums other numbers than a gradient (B, C, L, 1) that comes from a transpose holds."""
+    bias = torch.zeros(3, requires_grad=True)
+    gradient = torch.arange(24.0).reshape(2, 4, 3).mT.unsqueeze(-1)
+    F.batch_norm(torch.randn(2, 3, 4, 1), None, None, bias=bias, training=True).backward(gradient)
+    return not torch.equal(bias.grad, gradient.sum((0, 2, 3)))
+
+
+@pytest.mark.skipif(
+    not batch_norm_misreads_columns(), reason="the norms were measured with a fault that torch has mended"
+)
+def test_gradients_are_the_released_ones_with_the_fault_they_were_measured_with(gkgnet, pixel_values, monkeypatch):
+    def forward_as_columns(self, labels, patches):
+        labels = self.projection(labels).mT.unsqueeze(-1)
+        for block in self.blocks:
+            labels, neighbors = block(labels, patches)
+        return labels.squeeze(-1).mT, neighbors
+
+    monkeypatch.setattr(LabelStage, "forward", forward_as_columns)
+    _, parameters = train_step(gkgnet, pixel_values)
     with safe_open(GKGNET_REFERENCE, "pt") as file:
         norms = json.loads(file.metadata()["grad_norms"])
-    parameters = dict(gkgnet.named_parameters())
+    config = GKGNetConfig.from_variant("ti")
     compared = 0
     for name, norm in norms.items():
         if norm > 1e-6:  # smaller ones are zero in theory
-            gradient = parameters[_rename_released(name, gkgnet.config)].grad
+            gradient = parameters[_rename_released(name, config)].grad
             assert gradient.norm().item() == pytest.approx(norm, rel=1e-4), name
             compared += 1
     assert compared > 200

@@ -147,7 +147,7 @@ class LabelGroupKGCN(GroupKGCN):
     """Cross-level Group KGCN: every label gathers from the patches nearest to it."""
 
     def forward(self, labels: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
-        """Labels (B, C, L, 1) and patches (B, C, H, W) → labels and neighbours (B, G, L, K), row-major positions."""
+        """Labels (B, C, 1, L) and patches (B, C, H, W) → labels and neighbours (B, G, L, K), row-major positions."""
         h = self.fc1(labels)
         destinations = self.split_groups(h)
         sources = self.split_groups(patches)

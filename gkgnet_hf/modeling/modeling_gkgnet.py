@@ -68,7 +68,7 @@ class LabelBlock(nn.Module):
         self.ffn = FeedForward(dim, config.mlp_ratio, drop_path)
 
     def forward(self, labels: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
-        """Labels (B, C, L, 1) and patches (B, C, H, W) → labels, neighbours (B, G, L, K)."""
+        """Labels (B, C, 1, L) and patches (B, C, H, W) → labels, neighbours (B, G, L, K)."""
         labels, neighbors = self.graph(labels, patches)
         return self.ffn(labels), neighbors
 
@@ -88,11 +88,12 @@ class LabelStage(nn.Module):
 
     def forward(self, labels: Tensor, patches: Tensor) -> tuple[Tensor, Tensor | None]:
         """Labels (B, L, C_in) and patches (B, C, H, W) → labels (B, L, C), neighbours of the last block."""
-        labels = self.projection(labels).mT.unsqueeze(-1)  # (B, C, L, 1)
+        # Not (B, C, L, 1): batch norm on CPU misreads gradients of that shape that come from a transpose.
+        labels = self.projection(labels).mT.unsqueeze(-2)  # (B, C, 1, L)
         neighbors = None
         for block in self.blocks:
             labels, neighbors = block(labels, patches)
-        return labels.squeeze(-1).mT, neighbors
+        return labels.squeeze(-2).mT, neighbors
 
 
 class LabelClassifier(nn.Module):

@@ -7,7 +7,10 @@ INSTALLED := $(VENV)/.installed
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED)
-	$(VENV)/bin/python -m gkgnet_hf.training.demo $(DEMO)
+	$(VENV)/bin/gkgnet-hf data make-digits $(DEMO)/digits
+	$(VENV)/bin/gkgnet-hf train digits --dataset $(DEMO)/digits --output_dir $(DEMO)/model
+	$(VENV)/bin/gkgnet-hf evaluate $(DEMO)/model $(DEMO)/digits
+	$(VENV)/bin/gkgnet-hf predict $(DEMO)/model $(DEMO)/digits/val/00000[1-5].png
 
 test: $(INSTALLED)
 	$(VENV)/bin/python -m pytest

@@ -1,4 +1,6 @@
+import numpy as np
 import pytest
+import transformers
 
 from gkgnet_hf import GKGNetConfig
 
@@ -45,6 +47,11 @@ def test_an_unknown_variant_is_named():
         (dict(label_smoothing=-0.1), "label_smoothing", "-0.1"),
         (dict(gamma_negative=-1.0), "gamma_negative", "-1.0"),
         (dict(out_features=["stage9"]), "out_features", "stage9"),
+        (dict(decision_threshold=1.5), "decision_threshold", "1.5"),
+        (dict(decision_threshold=[0.5, float("nan")]), "decision_threshold", "nan"),
+        (dict(decision_threshold=[0.5, 0.4, 0.3]), "decision_threshold", "one a label, 2, got 3"),
+        (dict(decision_threshold=[0.5], num_labels=4), "decision_threshold", "one a label, 4, got 1"),
+        (dict(decision_threshold=[0.5], id2label={0: "a", 1: "b"}), "decision_threshold", "one a label, 2, got 1"),
     ],
 )
 def test_a_wrong_combination_names_field_and_value(settings, field, value):
@@ -62,6 +69,33 @@ def test_everything_survives_saving(tmp_path):
     assert reloaded.image_height_width == (96, 160)
     assert reloaded.id2label == {0: "cat", 1: "dog", 2: "owl"}
     assert reloaded.problem_type == "multi_label_classification"
+
+
+@pytest.mark.parametrize("thresholds", [0.5, 0.1, 1, [0.1, 1 / 3, float(np.float32(0.7))]])
+def test_decision_thresholds_survive_saving_to_the_digit(thresholds, tmp_path):
+    GKGNetConfig(num_labels=3, decision_threshold=thresholds).save_pretrained(tmp_path)
+    assert GKGNetConfig.from_pretrained(tmp_path).decision_threshold == thresholds
+
+
+@pytest.mark.parametrize("labels", [dict(num_labels=2), dict(id2label={0: "a", 1: "b"})], ids=["number", "names"])
+def test_thresholds_of_other_labels_go_back_to_one_half_with_a_warning(labels, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(transformers.logging.get_logger(), "propagate", True)
+    GKGNetConfig(num_labels=3, decision_threshold=[0.1, 0.2, 0.3]).save_pretrained(tmp_path)
+    config = GKGNetConfig.from_pretrained(tmp_path, **labels)
+    assert (config.num_labels, config.decision_threshold) == (2, 0.5)
+    assert "decision_threshold goes back to 0.5: it had one for each of 3 labels, now 2" in caplog.text
+    fitted = GKGNetConfig.from_pretrained(tmp_path, decision_threshold=[0.4, 0.6], **labels)
+    assert fitted.decision_threshold == [0.4, 0.6]
+
+
+def test_thresholds_stay_when_labels_are_renamed_or_share_one(caplog):
+    config = GKGNetConfig(num_labels=2, decision_threshold=[0.1, 0.2])
+    config.id2label = {0: "cat", 1: "dog"}
+    assert config.decision_threshold == [0.1, 0.2]
+    config.decision_threshold = 0.3
+    config.num_labels = 5
+    assert config.decision_threshold == 0.3
+    assert not caplog.text
 
 
 def test_a_pyramid_vig_needs_only_even_widths_without_position_bias():

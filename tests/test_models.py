@@ -19,7 +19,9 @@ NUM_LABELS = 5
 
 
 def small_config(**kwargs):
-    settings = dict(hidden_sizes=WIDTHS, depths=(1, 1, 2, 1), image_size=64, num_labels=NUM_LABELS, drop_path_rate=0.0)
+    settings = dict(hidden_sizes=WIDTHS, depths=(1, 1, 2, 1), image_size=64, drop_path_rate=0.0)
+    if "id2label" not in kwargs:
+        settings["num_labels"] = NUM_LABELS
     return GKGNetConfig(**{**settings, **kwargs})
 
 

@@ -81,9 +81,7 @@ def batch_norm_misreads_columns():
     return not torch.equal(bias.grad, gradient.sum((0, 2, 3)))
 
 
-@pytest.mark.skipif(
-    not batch_norm_misreads_columns(), reason="the norms were measured with a fault that torch has mended"
-)
+@pytest.mark.skipif(not batch_norm_misreads_columns(), reason="the norms have a fault that torch has mended")
 def test_gradients_are_the_released_ones_with_the_fault_they_were_measured_with(gkgnet, pixel_values, monkeypatch):
     def forward_as_columns(self, labels, patches):
         labels = self.projection(labels).mT.unsqueeze(-1)

@@ -1,8 +1,6 @@
-"""Scenes, COCO files, trainer and demo: the path a COCO user takes."""
+"""Scenes, COCO files and trainer: the path a COCO user takes."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -10,9 +8,9 @@ import torch
 from PIL import Image
 
 from gkgnet_hf import GKGNetForImageClassification, create_image_processor
-from gkgnet_hf.training import MultiLabelTrainer, MultiLabelTrainingArguments, load_coco
+from gkgnet_hf.training import MultiLabelTrainer, MultiLabelTrainingArguments, TransformedDataset, load_coco
 from gkgnet_hf.training.data.digits import make_digits
-from gkgnet_hf.training.transforms import processor_transform
+from gkgnet_hf.training.transforms import eval_transform
 
 from .test_models import small_config
 
@@ -111,14 +109,18 @@ def test_wrong_coco_files_are_one_clear_error(tmp_path):
         load_coco(tmp_path, write_coco(tmp_path, annotations=[{"id": 1, "image_id": 7, "category_id": 5}]))
     annotations = write_coco(tmp_path)
     (tmp_path / "a.png").unlink()
-    with pytest.raises(FileNotFoundError, match=r"1 images that are missing, the first .*a\.png"):
+    with pytest.raises(ValueError, match=r"a\.png: the file is missing"):
         load_coco(tmp_path, annotations)
+
+
+def transformed(dataset, model):
+    return TransformedDataset(dataset, eval_transform(create_image_processor(model.config)))
 
 
 def test_trainer_lowers_the_loss_and_reports_metrics(scenes, tmp_path):
     train = load_coco(scenes / "train", scenes / "annotations/instances_train.json")
     model = GKGNetForImageClassification(small_config(num_labels=10))
-    transform = processor_transform(create_image_processor(model.config))
+    images = transformed(train, model)
     trainer = MultiLabelTrainer(
         model=model,
         args=MultiLabelTrainingArguments(
@@ -131,8 +133,8 @@ def test_trainer_lowers_the_loss_and_reports_metrics(scenes, tmp_path):
             disable_tqdm=True,
             use_cpu=True,
         ),
-        train_dataset=train.with_transform(transform),
-        eval_dataset=train.with_transform(transform),
+        train_dataset=images,
+        eval_dataset=images,
     )
     before = trainer.evaluate()
     trainer.train()
@@ -164,7 +166,7 @@ def test_accumulated_steps_are_one_step_of_the_larger_batch(scenes, tmp_path):
                 disable_tqdm=True,
                 use_cpu=True,
             ),
-            train_dataset=train.with_transform(processor_transform(create_image_processor(model.config))),
+            train_dataset=transformed(train, model),
         )
         trainer.train()
         norms.append(trainer.state.log_history[0])
@@ -184,33 +186,6 @@ def test_trainer_uses_the_loss_it_is_given(scenes, tmp_path):
         model=model,
         loss=lambda logits, labels: logits.sum() * 0 + 42,
         args=MultiLabelTrainingArguments(output_dir=str(tmp_path), report_to="none", disable_tqdm=True, use_cpu=True),
-        eval_dataset=train.with_transform(processor_transform(create_image_processor(model.config))),
+        eval_dataset=transformed(train, model),
     )
     assert trainer.evaluate()["eval_loss"] == pytest.approx(42)
-
-
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("demo") / "new"
-    command = [sys.executable, "-m", "gkgnet_hf.training.demo", str(directory), "--steps", "2", "--scenes", "64"]
-    return directory, command, subprocess.run(command, capture_output=True, text=True)
-
-
-def test_demo_trains_saves_reloads_and_predicts(demo):
-    directory, _, run = demo
-    assert run.returncode == 0, run.stderr
-    assert "Validation mAP" in run.stdout
-    assert "chance" in run.stdout
-    assert str(directory / "model") in run.stdout
-    assert (directory / "model" / "model.safetensors").is_file()
-    metrics = json.loads((directory / "model" / "metrics.json").read_text())
-    assert 20 < metrics["chance mAP"] < 35
-    model = GKGNetForImageClassification.from_pretrained(directory / "model").eval()
-    assert model(torch.zeros(1, 3, 96, 96)).logits.shape == (1, 10)
-
-
-def test_demo_does_not_touch_a_folder_that_is_there(demo):
-    directory, command, _ = demo
-    again = subprocess.run(command, capture_output=True, text=True)
-    assert again.returncode == 2
-    assert f"{directory} is there already" in again.stderr

@@ -5,6 +5,9 @@ from typing import Any, Literal
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 from transformers.backbone_utils import BackboneConfigMixin
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
 
 ProblemType = Literal["regression", "single_label_classification", "multi_label_classification"]
 
@@ -69,6 +72,9 @@ class GKGNetConfig(BackboneConfigMixin, PreTrainedConfig):
             Factor of the binary cross-entropy against smoothed labels.
         label_smoothing (`float`, *optional*, defaults to 0.1):
             ε of that loss: targets are 1 − ε and ε.
+        decision_threshold (`float` or `list[float]`, *optional*, defaults to 0.5):
+            One for all labels or one a label; a score at or above it predicts the label. When the number of labels
+            changes, a list goes back to 0.5 with a warning.
         problem_type (`str`, *optional*, defaults to `"multi_label_classification"`):
             Any number of labels an image. `"single_label_classification"` trains with cross-entropy.
         out_features (`list[str]`, *optional*):
@@ -111,12 +117,25 @@ class GKGNetConfig(BackboneConfigMixin, PreTrainedConfig):
     probability_margin: float | int = 0.05
     smoothed_loss_weight: float | int = 1.0
     label_smoothing: float | int = 0.1
+    decision_threshold: float | int | list[float] = 0.5
     problem_type: ProblemType | None = "multi_label_classification"
     _out_features: list[str] | None = None
     _out_indices: list[int] | None = None
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name == "id2label" and value and isinstance(self.decision_threshold, list):
+            # from_pretrained(num_labels=...) comes through here too; it must not keep thresholds of other labels.
+            before, now = len(self.decision_threshold), len(value)
+            if before != now:
+                logger.warning(
+                    f"decision_threshold goes back to 0.5: it had one for each of {before} labels, now {now}"
+                )
+                self.decision_threshold = 0.5
+
     def __post_init__(self, **kwargs):
         self._check()
+        self._check_decision_threshold(len(self.id2label) if self.id2label else kwargs.get("num_labels", 2))
         self.stage_names = ["stem"] + [f"stage{i}" for i in range(1, len(self.depths) + 1)]
         self.set_output_features_output_indices(
             out_indices=kwargs.pop("out_indices", None), out_features=kwargs.pop("out_features", None)
@@ -177,6 +196,16 @@ class GKGNetConfig(BackboneConfigMixin, PreTrainedConfig):
                 f"(pooling_ratios={self.pooling_ratios}), got {self.image_size}"
             )
         self._check_divisors()
+
+    def _check_decision_threshold(self, num_labels: int) -> None:
+        thresholds = self.decision_threshold
+        if isinstance(thresholds, list) and len(thresholds) != num_labels:
+            raise ValueError(
+                f"decision_threshold must be one number or one a label, {num_labels}, got {len(thresholds)}"
+            )
+        for threshold in thresholds if isinstance(thresholds, list) else [thresholds]:
+            if not 0 <= threshold <= 1:
+                raise ValueError(f"decision_threshold must be in [0, 1], got {threshold}")
 
     def _check_divisors(self) -> None:
         # The embedding has sine and cosine halves for x and y; the update is a convolution of 2·C in 4 groups.

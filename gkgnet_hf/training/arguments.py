@@ -1,6 +1,8 @@
-"""Training arguments: transformers' own, with the paper's values as defaults."""
+"""What a training run is told: its arguments, its model and its data. A recipe is a file of these."""
 
+import json
 from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from transformers import TrainingArguments
 
@@ -26,4 +28,111 @@ class MultiLabelTrainingArguments(TrainingArguments):
     )
     label_names: list[str] | None = field(
         default_factory=lambda: ["labels"], metadata={"help": "Columns that hold labels."}
+    )
+    lr_step_epochs: list[float] | None = field(
+        default=None,
+        metadata={
+            "help": "Multiply the learning rate by 0.1 at these epochs, after a linear warm-up from a thousandth of it "
+            "over warmup_steps; replaces lr_scheduler_type."
+        },
+    )
+    patch_learning_rate_factor: float = field(
+        default=1.0, metadata={"help": "Learning rate of the patch nodes over that of everything else."}
+    )
+    ema_decay: float | None = field(
+        default=None,
+        metadata={"help": "Average the weights with this decay, as 0.9997, and evaluate and save the average."},
+    )
+    sync_batch_norm: bool = field(
+        default=True, metadata={"help": "Batch statistics over all processes, where there are several."}
+    )
+    early_stopping_patience: int | None = field(
+        default=None, metadata={"help": "Stop after this many evaluations without a better metric_for_best_model."}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise ValueError(f"ema_decay must be between 0 and 1, got {self.ema_decay}")
+        if self.patch_learning_rate_factor < 0:
+            raise ValueError(f"patch_learning_rate_factor must not be negative, got {self.patch_learning_rate_factor}")
+        if self.lr_step_epochs is not None and sorted(self.lr_step_epochs) != list(self.lr_step_epochs):
+            raise ValueError(f"lr_step_epochs must ascend, got {self.lr_step_epochs}")
+        if self.early_stopping_patience is not None and not self.load_best_model_at_end:
+            raise ValueError("early_stopping_patience needs load_best_model_at_end, which needs an eval_strategy")
+
+
+@dataclass
+class ModelArguments:
+    """Which network to train, and from which weights.
+
+    >>> ModelArguments(model="ti", config='{"num_groups": 1}').config
+    {'num_groups': 1}
+    """
+
+    model: str = field(
+        default="s",
+        metadata={
+            "help": "A size (ti, s, m, b) to start at random, or a GKGNet to start from: a folder, a name on the Hub "
+            "or a released file. Labels that it knows by name are kept."
+        },
+    )
+    backbone_checkpoint: str | None = field(
+        default=None,
+        metadata={"help": "File of a Pyramid ViG or timm checkpoint that the patch nodes of a size start from."},
+    )
+    image_size: int | None = field(
+        default=None, metadata={"help": "Side of the images in pixels (default: the model's own, 224 for a size)."}
+    )
+    config: dict[str, Any] | str | None = field(
+        default=None, metadata={"help": "Other fields of GKGNetConfig as JSON, for instance '{\"num_groups\": 1}'."}
+    )
+
+    def __post_init__(self) -> None:
+        if isinstance(self.config, str):
+            try:
+                self.config = json.loads(self.config)
+            except json.JSONDecodeError as error:
+                raise ValueError(f"config must be a JSON object, got {self.config!r}: {error}") from error
+        if self.config is not None and not isinstance(self.config, dict):
+            raise ValueError(f"config must be a JSON object, got {self.config!r}")
+
+
+@dataclass
+class DataArguments:
+    """Which images and labels to train on, and how to show them to the network.
+
+    >>> DataArguments(dataset="photos").augmentation
+    'light'
+    """
+
+    dataset: str = field(
+        metadata={"help": "A folder (COCO, VOC, images), a table (CSV, JSON Lines, Parquet) or a dataset on the Hub."}
+    )
+    train_split: str = field(default="train", metadata={"help": "Split to train on."})
+    eval_split: str | None = field(
+        default="validation",
+        metadata={"help": "Split to evaluate on; a tenth of the images where the dataset has no such split."},
+    )
+    config_name: str | None = field(default=None, metadata={"help": "Configuration of a dataset on the Hub."})
+    image_column: str | None = field(default=None, metadata={"help": "Column of the images, where it is not found."})
+    label_column: list[str] | None = field(
+        default=None, metadata={"help": "Column of the labels, or one column per label, where it is not found."}
+    )
+    separator: str | None = field(default=None, metadata={"help": "What separates label names in one text column."})
+    labels: list[str] | None = field(
+        default=None, metadata={"help": "Label names in their order (default: those of the training split)."}
+    )
+    keep_unlabeled: bool = field(default=False, metadata={"help": "Keep images without any label."})
+    streaming: bool = field(default=False, metadata={"help": "Read the dataset while training; needs max_steps."})
+    check_data: bool = field(default=True, metadata={"help": "Decode every image once before training."})
+    on_bad_image: Literal["error", "skip"] = field(
+        default="error",
+        metadata={"help": "Stop at images that are missing or corrupt or badly labelled, or list and skip them."},
+    )
+    augmentation: Literal["paper", "light", "none"] = field(
+        default="light", metadata={"help": "Random changes of the training images."}
+    )
+    oversample_threshold: float | None = field(
+        default=None, metadata={"help": "Repeat images whose rarest label is on a smaller share of images, e.g. 0.01."}
     )

@@ -3,9 +3,24 @@
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .arrays import (
+    Bools,
+    Counts,
+    Floats,
+    by_label,
+    check_areas,
+    check_arrays,
+    count_cuts,
+    label_thresholds,
+    positive_and_known,
+)
+
+# COCO's sizes of an object, in pixels²: from the first to below the second.
+SIZES = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, np.inf)}
+
 
 def multilabel_metrics(
-    scores: ArrayLike, targets: ArrayLike, threshold: float = 0.5, top_k: int = 3
+    scores: ArrayLike, targets: ArrayLike, threshold: ArrayLike = 0.5, top_k: int = 3
 ) -> dict[str, float]:
     """mAP, and precision, recall and F1 per class (C…) and overall (O…).
 
@@ -17,32 +32,100 @@ def multilabel_metrics(
     Args:
         scores: (N, L) probabilities.
         targets: (N, L); 1, 0, and −1 or NaN for unknown, which is left out everywhere.
-        threshold: a score at or above it predicts the label.
+        threshold: one number, or (L,); a score at or above it predicts the label.
         top_k: most labels an image may have in the `_top` metrics.
 
     Returns:
         Metric name → percent. NaN where nothing is defined (no positive at all).
 
     Raises:
-        ValueError: for shapes that differ, scores outside [0, 1] or other targets.
+        ValueError: for shapes that differ, scores or thresholds outside [0, 1] or other targets.
 
     >>> metrics = multilabel_metrics([[0.9, 0.2], [0.1, 0.8]], [[1, 0], [0, 1]])
     >>> metrics["mAP"], metrics["CF1"]
     (100.0, 100.0)
     """
-    scores, targets = np.asarray(scores, dtype=np.float64), np.asarray(targets, dtype=np.float64)
-    _check(scores, targets)
-    known = ~(np.isnan(targets) | (targets == -1))
-    positive = targets == 1
-    precision = average_precision(scores, targets)
-    metrics = {"mAP": 100 * _mean(precision[~np.isnan(precision)])}
-    predicted = (scores >= threshold) & known
+    scores, positive, known = check_arrays(scores, targets)
+    predicted = known & (scores >= label_thresholds(threshold, scores.shape[1]))
+    metrics = {"mAP": _mean_average_precision(scores, positive, known)}
     metrics |= _precision_recall(predicted, positive)
-    order = np.argsort(np.where(known, -scores, np.inf), axis=1, kind="stable")[:, :top_k]
-    highest = np.zeros_like(predicted)
-    np.put_along_axis(highest, order, True, axis=1)
-    top = _precision_recall(predicted & highest, positive)
+    top = _precision_recall(predicted & _highest(scores, known, top_k), positive)
     return metrics | {f"{name}_top{top_k}": value for name, value in top.items()}
+
+
+def per_label_metrics(scores: ArrayLike, targets: ArrayLike, threshold: ArrayLike = 0.5) -> dict[str, Floats | Counts]:
+    """Metrics and counts of each label.
+
+    Args:
+        scores, targets, threshold: as in `multilabel_metrics`.
+
+    Returns:
+        Name → (L,). AP, precision, recall and F1 in percent; all but precision are NaN for a label without positives.
+        positives, negatives and unknown count its images.
+
+    Raises:
+        ValueError: as in `multilabel_metrics`.
+
+    >>> metrics = per_label_metrics([[0.9, 0.2], [0.6, 0.8]], [[1, -1], [0, 0]])
+    >>> metrics["precision"].tolist(), metrics["recall"].tolist(), metrics["unknown"].tolist()
+    ([50.0, 0.0], [100.0, nan], [0, 1])
+    """
+    scores, positive, known = check_arrays(scores, targets)
+    predicted = known & (scores >= label_thresholds(threshold, scores.shape[1]))
+    hits, num_predicted, num_positive = (predicted & positive).sum(0), predicted.sum(0), positive.sum(0)
+    support = np.where(num_positive > 0, num_positive, np.nan)
+    num_known = known.sum(0)
+    return {
+        "AP": 100 * _average_precision(scores, positive, known),
+        "precision": 100 * hits / np.maximum(num_predicted, 1),
+        "recall": 100 * hits / support,
+        "F1": 200 * hits / (num_predicted + support),
+        "positives": num_positive,
+        "negatives": num_known - num_positive,
+        "unknown": len(scores) - num_known,
+    }
+
+
+def size_metrics(scores: ArrayLike, targets: ArrayLike, areas: ArrayLike) -> dict[str, float]:
+    """mAP by object size: small below 32² pixels, large from 96² on, medium between.
+
+    A size's positives are the images whose largest object of the label has that size; images that have the label in
+    another size are left out. Negatives are the images without the label.
+
+    Args:
+        scores, targets: as in `multilabel_metrics`.
+        areas: (N, L) area of the image's largest object of the label in pixels²; read only where the label is there.
+
+    Returns:
+        mAP_small, mAP_medium and mAP_large in percent; NaN where no label has an object of that size.
+
+    Raises:
+        ValueError: for a label that is there without an area; else as in `multilabel_metrics`.
+
+    >>> size_metrics([[0.9], [0.5], [0.1]], [[1], [0], [1]], [[100**2], [0], [20**2]])
+    {'mAP_small': 50.0, 'mAP_medium': nan, 'mAP_large': 100.0}
+    """
+    scores, positive, known = check_arrays(scores, targets)
+    areas = check_areas(areas, positive)
+    metrics = {}
+    for name, (smallest, limit) in SIZES.items():
+        of_size = positive & (areas >= smallest) & (areas < limit)
+        metrics[f"mAP_{name}"] = _mean_average_precision(scores, of_size, known & (of_size | ~positive))
+    return metrics
+
+
+def chance_map(targets: ArrayLike) -> float:
+    """mAP in percent of scores that know nothing: the mean frequency of the labels.
+
+    Args:
+        targets: (N, L) as in `multilabel_metrics`; labels without positives are left out here too.
+
+    >>> chance_map([[1, 0], [0, 0], [-1, 0]])
+    50.0
+    """
+    positive, known = positive_and_known(targets)
+    there = positive.any(0)
+    return 100 * _mean(positive.sum(0)[there] / known.sum(0)[there])
 
 
 def average_precision(scores: ArrayLike, targets: ArrayLike) -> NDArray[np.float64]:
@@ -58,24 +141,36 @@ def average_precision(scores: ArrayLike, targets: ArrayLike) -> NDArray[np.float
     >>> average_precision([[0.9], [0.8], [0.7]], [[1], [0], [1]]).round(4)
     array([0.8333])
     """
-    scores, targets = np.asarray(scores, dtype=np.float64), np.asarray(targets, dtype=np.float64)
-    order = np.argsort(-scores, axis=0)
-    scores = np.take_along_axis(scores, order, axis=0)
-    targets = np.take_along_axis(targets, order, axis=0)
-    positive = targets == 1
-    hits = np.cumsum(positive, axis=0)
-    seen = np.cumsum(positive | (targets == 0), axis=0)
-    # Equal scores share the precision at the last of them.
-    rows = np.arange(len(scores))[:, None]
-    ends = np.full(scores.shape, len(scores) - 1)
-    ends[:-1] = np.where(scores[:-1] != scores[1:], rows[:-1], len(scores))
-    ends = np.minimum.accumulate(ends[::-1], axis=0)[::-1]
-    precision = np.take_along_axis(hits / np.maximum(seen, 1), ends, axis=0)
-    with np.errstate(invalid="ignore"):
-        return (precision * positive).sum(0) / positive.sum(0)
+    return _average_precision(np.asarray(scores), *positive_and_known(targets))
 
 
-def _precision_recall(predicted: NDArray[np.bool_], positive: NDArray[np.bool_]) -> dict[str, float]:
+def _average_precision(scores: Floats, positive: Bools, known: Bools) -> NDArray[np.float64]:
+    precisions = np.full(scores.shape[1], np.nan)
+    for label, (label_scores, label_positive) in enumerate(by_label(scores, positive, known)):
+        if label_positive.any():
+            _, hits, predicted = count_cuts(label_scores, label_positive)
+            precisions[label] = (hits / predicted * np.diff(hits, prepend=0)).sum() / hits[-1]
+    return precisions
+
+
+def _mean_average_precision(scores: Floats, positive: Bools, known: Bools) -> float:
+    precisions = _average_precision(scores, positive, known)
+    return 100 * _mean(precisions[~np.isnan(precisions)])
+
+
+def _highest(scores: Floats, known: Bools, top_k: int) -> Bools:
+    """Where each image's `top_k` highest known scores are, (N, L); of equal scores the first."""
+    remaining = np.where(known, scores, -1)
+    highest = np.zeros_like(known)
+    images = np.arange(len(scores))
+    for _ in range(min(top_k, scores.shape[1])):
+        label = remaining.argmax(axis=1)
+        highest[images, label] = True
+        remaining[images, label] = -1
+    return highest & known
+
+
+def _precision_recall(predicted: Bools, positive: Bools) -> dict[str, float]:
     hits = (predicted & positive).sum(0)
     num_predicted, num_positive = predicted.sum(0), positive.sum(0)
     there = num_positive > 0
@@ -93,15 +188,3 @@ def _precision_recall(predicted: NDArray[np.bool_], positive: NDArray[np.bool_])
 
 def _mean(values: NDArray[np.float64]) -> float:
     return float(values.mean()) if values.size else float("nan")
-
-
-def _check(scores: NDArray[np.float64], targets: NDArray[np.float64]) -> None:
-    if scores.ndim != 2 or scores.shape != targets.shape:
-        raise ValueError(f"scores and targets must both be (images, labels), got {scores.shape} and {targets.shape}")
-    if not ((scores >= 0) & (scores <= 1)).all():
-        raise ValueError(
-            f"scores must be probabilities in [0, 1] (apply a sigmoid to logits), got {scores.min()} to {scores.max()}"
-        )
-    strange = targets[~(np.isnan(targets) | np.isin(targets, (-1, 0, 1)))]
-    if strange.size:
-        raise ValueError(f"targets must be 1, 0, and -1 or NaN for unknown, got {strange[0]}")

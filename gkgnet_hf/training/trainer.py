@@ -1,15 +1,30 @@
-"""transformers' Trainer with the multi-label loss and metrics."""
+"""transformers' Trainer with the multi-label loss and metrics, and the paper's recipe."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
-from transformers import EvalPrediction, Trainer
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from transformers import EarlyStoppingCallback, EvalPrediction, PreTrainedModel, Trainer
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
 
 from ..modeling.modeling_gkgnet import GKGNetForImageClassification
+from .arguments import MultiLabelTrainingArguments
+from .augmented import EpochCallback
+from .ema import WeightAverage
 from .losses import MultiLabelLoss
 from .metrics import multilabel_metrics
+from .saving import last_checkpoint, removed_on_error, written_whole
+from .schedule import step_schedule
+from .sync_batch_norm import synchronize_batch_norm
+
+# Beside the averaged weights of a checkpoint: the ones that training continues with.
+TRAINING_WEIGHTS = "training_weights.safetensors"
 
 
 class MultiLabelTrainer(Trainer):
@@ -17,8 +32,13 @@ class MultiLabelTrainer(Trainer):
 
     Args:
         model: what to train.
+        args: `MultiLabelTrainingArguments`.
         loss: called with (logits, labels); default the `MultiLabelLoss` of the model's configuration.
-        **kwargs: as for transformers' `Trainer`.
+        **kwargs: as for transformers' `Trainer`. An image processor given as `processing_class` is saved with every
+            checkpoint.
+
+    With `args.ema_decay` the average of the weights is what is evaluated and saved, and what the model holds after
+    training.
 
     Example:
 
@@ -27,13 +47,27 @@ class MultiLabelTrainer(Trainer):
         trainer.evaluate()["eval_mAP"]
     """
 
+    args: MultiLabelTrainingArguments
+    model: PreTrainedModel
+    optimizer: Optimizer
+
     def __init__(
-        self, model: GKGNetForImageClassification, loss: Callable[[Tensor, Tensor], Tensor] | None = None, **kwargs: Any
+        self,
+        model: GKGNetForImageClassification,
+        args: MultiLabelTrainingArguments,
+        loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+        **kwargs: Any,
     ):
         kwargs.setdefault("compute_metrics", _metrics)
         self.loss = loss if loss is not None else MultiLabelLoss.from_config(model.config)
-        super().__init__(model=model, **kwargs)
+        self.average: WeightAverage | None = None
+        super().__init__(model=model, args=args, **kwargs)
         self.model_accepts_loss_kwargs = False  # the loss is a mean over the batch: the Trainer averages it
+        self.add_callback(EpochCallback())
+        if args.sync_batch_norm and args.world_size > 1:
+            synchronize_batch_norm(model)
+        if args.early_stopping_patience is not None:
+            self.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -47,6 +81,99 @@ class MultiLabelTrainer(Trainer):
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """Weights only: no bias, no norm, no position embedding."""
         return [name for name, p in model.named_parameters() if p.ndim > 1 and not name.endswith("pos_embed")]
+
+    def create_optimizer(self, model: nn.Module | None = None) -> Optimizer:
+        """The Trainer's optimiser; the patch nodes have groups of their own where their learning rate differs."""
+        created = self.optimizer is None
+        optimizer = super().create_optimizer(model)
+        factor = self.args.patch_learning_rate_factor
+        if created and factor != 1:
+            parameters = (model or self.model).named_parameters()
+            patches = {id(p) for name, p in parameters if "backbone." in name}
+            for group in list(optimizer.param_groups):
+                inside = [p for p in group["params"] if id(p) in patches]
+                group["params"] = [p for p in group["params"] if id(p) not in patches]
+                optimizer.add_param_group({**group, "params": inside, "lr": factor * group["lr"]})
+        return optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Optimizer | None = None) -> LRScheduler:
+        """The Trainer's scheduler, or `step_schedule` with `args.lr_step_epochs`."""
+        if self.args.lr_step_epochs is None or self.lr_scheduler is not None:
+            return super().create_scheduler(num_training_steps, optimizer)
+        steps_per_epoch = -(-len(self.get_train_dataloader()) // self.args.gradient_accumulation_steps)
+        self.lr_scheduler = step_schedule(
+            optimizer or self.optimizer,
+            milestones=[round(epoch * steps_per_epoch) for epoch in self.args.lr_step_epochs],
+            warmup_steps=self.args.get_warmup_steps(num_training_steps),
+        )
+        self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
+        """As the Trainer's. True resumes from the newest whole checkpoint in the output folder.
+
+        Raises:
+            ValueError: for True where there is none.
+        """
+        if resume_from_checkpoint is True:
+            checkpoint = last_checkpoint(str(self.args.output_dir))
+            if checkpoint is None:
+                raise ValueError(f"There is no whole checkpoint to resume from in {self.args.output_dir}")
+            resume_from_checkpoint = str(checkpoint)
+        if self.args.ema_decay is not None:
+            if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+                raise ValueError("ema_decay needs the whole weights in every process, unlike FSDP and DeepSpeed")
+            self.average = WeightAverage(self.model, self.args.ema_decay)
+            self.add_callback(self.average)
+        result = super().train(resume_from_checkpoint, *args, **kwargs)
+        if self.average is not None:
+            self.model.load_state_dict(self.average.average.module.state_dict())
+            self._drop_average()
+        return result
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+        with self._averaged():
+            return super().evaluation_loop(*args, **kwargs)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        if not self.args.should_save:
+            return
+        with self._averaged(), written_whole(output_dir or str(self.args.output_dir)) as folder:
+            super()._save(str(folder), state_dict)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        with removed_on_error(Path(self._get_output_dir(trial), name)):
+            super()._save_checkpoint(model, trial)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self.average is not None and self.args.should_save:
+            save_model(self.model, str(Path(output_dir, TRAINING_WEIGHTS)))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if self.average is not None and checkpoint is not None:
+            self.average.average.set(self.model)  # what a checkpoint calls the model is the average
+            load_model(self.model, str(Path(checkpoint, TRAINING_WEIGHTS)))
+
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        self._drop_average()  # the best checkpoint holds the average of its time
+
+    def _drop_average(self) -> None:
+        if self.average is not None:
+            self.remove_callback(self.average)
+            self.average = None
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """Within it the model holds what is evaluated and saved."""
+        if self.average is None:
+            yield
+        else:
+            with self.average.applied(self.model):
+                yield
 
 
 def _metrics(prediction: EvalPrediction) -> dict[str, float]:

@@ -1,72 +1,87 @@
 """Datasets in COCO's format: a folder of images and an `instances_*.json`."""
 
 import os
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 
-import numpy as np
-from datasets import ClassLabel, Dataset, Features, Image, List, Value
+from datasets import Dataset, Image
 from pycocotools.coco import COCO
+
+from .checks import OnBadImage
+from .columns import attach_labels
+from .labels import Labels, Unlabeled
 
 
 def load_coco(
-    images: str | os.PathLike[str], annotations: str | os.PathLike[str], keep_unlabeled: bool = False
+    images: str | os.PathLike[str],
+    annotations: str | os.PathLike[str],
+    keep_unlabeled: bool = False,
+    *,
+    labels: Sequence[str] | None = None,
+    on_bad_image: OnBadImage = "error",
+    bad_images_file: str | os.PathLike[str] | None = None,
 ) -> Dataset:
     """A multi-label dataset from COCO's files.
 
-    Every instance counts, crowds too: a label is there if the image has any instance of its category. Labels stand in
-    the order of their category ids.
+    Every instance counts, crowds too: a label is there if the image has any instance of its category, and the area of
+    its largest instance may be that of a crowd. Labels stand in the order of their category ids, images in that of
+    their ids.
 
     Args:
         images: folder of the images.
         annotations: the `instances_*.json` file.
         keep_unlabeled: keep images that no instance is on; the literature drops them.
+        labels: the names wanted, in this order; a category that is missing in the file is unknown (−1) everywhere, an
+            instance of one that is not wanted makes its image a bad one.
+        on_bad_image, bad_images_file: what happens to bad and missing images, see `report_bad_images`; rows are
+            counted from 0 in the order of all image ids.
 
     Returns:
-        Dataset with columns `image` (decoded when read), `labels` ((L,) float32 of 0 and 1), `label_ids` (the labels
-        that are there, a list of ClassLabel, whose names are the label names) and `image_id`.
+        Dataset with the columns of `multilabel_features` and `image_id`. `label_areas`, from `area` or else `bbox`, is
+        left out if an instance has neither.
 
     Raises:
-        FileNotFoundError: if the file, or an image that it lists, is missing.
-        ValueError: if the file is not in COCO's format, or lists no categories.
+        FileNotFoundError: if the annotation file is missing.
+        ValueError: if the file is not in COCO's format, or lists no categories; for bad images with `"error"`.
 
     Example:
 
         train = load_coco("coco/train2014", "coco/annotations/instances_train2014.json")
-        names = train.features["label_ids"].feature.names
+        label_names(train)
     """
     coco = _read(Path(annotations))
-    categories = sorted(coco.loadCats(coco.getCatIds()), key=lambda category: category["id"])
+    categories = sorted(coco.dataset["categories"], key=lambda category: category["id"])
     if not categories:
         raise ValueError(f"{annotations} lists no categories")
-    index = {category["id"]: i for i, category in enumerate(categories)}
-    for annotation in coco.dataset["annotations"]:
-        if annotation["category_id"] not in index:
+    id_of = {category["id"]: i for i, category in enumerate(categories)}
+    image_ids = sorted(coco.imgs)
+    row_of = {image_id: row for row, image_id in enumerate(image_ids)}
+    instances = [a for a in coco.dataset["annotations"] if a["image_id"] in row_of]
+    for instance in instances:
+        if instance["category_id"] not in id_of:
             raise ValueError(
-                f"{annotations}: annotation {annotation['id']} is of category {annotation['category_id']}, "
-                f"which is not among the file's categories {list(index)}"
+                f"{annotations}: annotation {instance.get('id')} is of category {instance['category_id']}, "
+                f"which is not among the file's categories {list(id_of)}"
             )
-    columns: dict[str, list] = {"image": [], "labels": [], "label_ids": [], "image_id": []}
-    for image in coco.loadImgs(sorted(coco.getImgIds())):
-        present = sorted({index[a["category_id"]] for a in coco.loadAnns(coco.getAnnIds(imgIds=image["id"]))})
-        if not present and not keep_unlabeled:
-            continue
-        labels = np.zeros(len(categories), dtype=np.float32)
-        labels[present] = 1
-        columns["image"].append(str(Path(images, image["file_name"])))
-        columns["labels"].append(labels)
-        columns["label_ids"].append(present)
-        columns["image_id"].append(image["id"])
-    _check_files(columns["image"], annotations)
-    features = Features(
-        {
-            "image": Image(),
-            "labels": List(Value("float32"), length=len(categories)),
-            "label_ids": List(ClassLabel(names=[category["name"] for category in categories])),
-            "image_id": Value("int64"),
-        }
+    found = Labels.from_pairs(
+        len(image_ids),
+        [category["name"] for category in categories],
+        rows=[row_of[a["image_id"]] for a in instances],
+        ids=[id_of[a["category_id"]] for a in instances],
+        areas=[_area(a) for a in instances],
     )
-    return Dataset.from_dict(columns, features=features)
+    paths = [os.path.join(images, coco.imgs[image_id]["file_name"]) for image_id in image_ids]
+    dataset = Dataset.from_dict({"image": paths, "image_id": image_ids}).cast_column("image", Image())
+    unlabeled: Unlabeled = "keep" if keep_unlabeled else "drop"
+    return attach_labels(dataset, found, labels, unlabeled, on_bad_image, bad_images_file)
+
+
+def _area(instance: dict) -> float | None:
+    if "area" in instance:
+        return instance["area"]
+    _, _, width, height = instance.get("bbox", [None] * 4)
+    return width and width * height
 
 
 def _read(annotations: Path) -> COCO:
@@ -77,13 +92,9 @@ def _read(annotations: Path) -> COCO:
             coco = COCO(str(annotations))
         except (ValueError, KeyError, TypeError, AssertionError) as error:
             raise ValueError(f"{annotations} is not in COCO's instances format: {error!r}") from error
-    missing = [key for key in ("images", "annotations", "categories") if key not in coco.dataset]
-    if missing:
-        raise ValueError(f"{annotations} is not in COCO's instances format: it has no {', '.join(missing)}")
+    for key, field in (("images", "file_name"), ("annotations", "category_id"), ("categories", "name")):
+        if key not in coco.dataset:
+            raise ValueError(f"{annotations} is not in COCO's instances format: it has no {key}")
+        if any(field not in entry for entry in coco.dataset[key]):
+            raise ValueError(f"{annotations} is not in COCO's instances format: one of its {key} has no {field}")
     return coco
-
-
-def _check_files(paths: list[str], annotations: str | os.PathLike[str]) -> None:
-    missing = [path for path in paths if not os.path.isfile(path)]
-    if missing:
-        raise FileNotFoundError(f"{annotations} lists {len(missing)} images that are missing, the first {missing[0]}")

@@ -1,0 +1,278 @@
+"""The command `gkgnet-hf`: every subcommand is one call into the library."""
+
+import csv
+import dataclasses
+import io
+import json
+import logging
+import sys
+import textwrap
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+import typer
+from datasets import Dataset, Image
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+from transformers import AutoImageProcessor, TrainingArguments, ViTImageProcessor
+
+from .modeling.modeling_gkgnet import GKGNetForImageClassification
+from .training.arguments import DataArguments, ModelArguments, MultiLabelTrainingArguments
+from .training.data.checks import check_images
+from .training.data.digits import make_digits
+from .training.data.sources import load_multilabel_dataset
+from .training.data.summary import summarize
+from .training.evaluation import Evaluation
+from .training.evaluation import evaluate as evaluate_model
+from .training.experiment import run_training
+from .training.inference import find_images, model_label_names
+from .training.inference import predict as predict_labels
+from .training.initialize import load_model
+from .training.recipe import read_recipe, recipe_names
+
+# What a user can mend: wrong values, missing files, a full disk, a broken weights file.
+USER_ERRORS = (ValueError, OSError, SafetensorError, StrictDataclassError)
+
+app = typer.Typer(
+    help="GKGNet: train, evaluate and use networks that recognise all labels in an image.",
+    no_args_is_help=True,
+    add_completion=False,
+    context_settings={"token_normalize_func": lambda word: word.replace("_", "-")},  # --top_k, as recipes write it
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+data_app = typer.Typer(help="Look at a data set, or make one.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(data_app, name="data")
+
+Model = Annotated[str, typer.Argument(help="Folder of a model, or its name on the Hub.", show_default=False)]
+Source = Annotated[
+    str, typer.Argument(help="Folder (COCO, VOC, images), table, or name on the Hub.", show_default=False)
+]
+ConfigName = Annotated[str | None, typer.Option(help="Configuration of a dataset on the Hub.")]
+ImageColumn = Annotated[str | None, typer.Option(help="Column of the images, where it is not found.")]
+LabelColumn = Annotated[
+    list[str] | None, typer.Option(help="Column of the labels; several times for one column per label.")
+]
+Separator = Annotated[str | None, typer.Option(help="What separates label names in one text column.")]
+KeepUnlabeled = Annotated[bool, typer.Option("--keep-unlabeled", help="Keep images without any label.")]
+OnBadImage = Annotated[
+    Literal["error", "skip"], typer.Option(help="Stop at images that cannot be used, or name and skip them.")
+]
+BatchSize = Annotated[int, typer.Option(min=1, help="Images the network sees at once.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON in place of the table.")]
+
+
+def _argument_list() -> str:
+    """Help of every argument of a recipe that is this package's own."""
+    inherited = {field.name for field in dataclasses.fields(TrainingArguments)}
+    own = [f for f in dataclasses.fields(MultiLabelTrainingArguments) if f.name not in inherited]
+    parts = {"Model": dataclasses.fields(ModelArguments), "Data": dataclasses.fields(DataArguments), "Training": own}
+    lines = []
+    for title, arguments in parts.items():
+        lines += ["\b", f"{title}:"]
+        for argument in arguments:
+            default = "" if argument.default in (None, dataclasses.MISSING) else f" [default: {argument.default}]"
+            text = f"  --{argument.name}  {argument.metadata['help']}{default}"
+            lines += textwrap.wrap(text, width=76, initial_indent="  ", subsequent_indent=" " * 8)
+        lines.append("")
+    return "\n".join(lines)
+
+
+@app.command(
+    context_settings={"ignore_unknown_options": True},
+    epilog=_argument_list() + "\nAnd every argument of transformers' TrainingArguments, such as --output_dir, "
+    "--num_train_epochs, --per_device_train_batch_size, --learning_rate, --bf16, --report_to tensorboard and "
+    "--resume_from_checkpoint last. On several devices: accelerate launch -m gkgnet_hf.cli train ...",
+)
+def train(
+    recipe_or_flags: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RECIPE_OR_FLAGS",
+            help=f"A recipe ({', '.join(recipe_names())}, or a YAML file), then whatever differs.",
+            show_default=False,
+        ),
+    ],
+) -> None:
+    """Train a network from a recipe, and evaluate it.
+
+    The output folder then holds the model, its image processor, the metrics, and the recipe with every argument
+    resolved: `gkgnet-hf train OUTPUT/recipe.yaml --output_dir NEW` does the same again.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    recipe = read_recipe(recipe_or_flags)
+    metrics = run_training(recipe)
+    if recipe.training.process_index == 0:
+        if "eval_mAP" in metrics:
+            typer.echo(f"\nValidation mAP {metrics['eval_mAP']:.1f}, CF1 {metrics['eval_CF1']:.1f}")
+        typer.echo(f"Model: {recipe.training.output_dir}")
+
+
+@app.command()
+def evaluate(
+    model: Model,
+    dataset: Source,
+    split: Annotated[str, typer.Option(help="Split of the dataset.")] = "validation",
+    config_name: ConfigName = None,
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
+    separator: Separator = None,
+    keep_unlabeled: KeepUnlabeled = False,
+    on_bad_image: OnBadImage = "error",
+    batch_size: BatchSize = 16,
+    num_workers: Annotated[int, typer.Option(min=0, help="Processes that read images.")] = 0,
+    as_json: AsJson = False,
+    per_label: Annotated[Path | None, typer.Option(help="Write a CSV file with the metrics of each label.")] = None,
+    fit: Annotated[
+        Literal["per-label", "global"] | None,
+        typer.Option(
+            "--fit-thresholds",
+            help="Find the decision thresholds with the highest F1 on this split, and keep them in the model's folder.",
+        ),
+    ] = None,
+) -> None:
+    """Measure a model on a data set: mAP, precision, recall and F1."""
+    if fit and not Path(model).is_dir():
+        raise ValueError(f"--fit-thresholds writes into the model's folder, and {model} is none")
+    network, processor = _load(model)
+    data = load_multilabel_dataset(
+        dataset,
+        split,
+        config_name=config_name,
+        labels=model_label_names(network),
+        image_column=image_column,
+        label_column=label_column,
+        separator=separator,
+        keep_unlabeled=keep_unlabeled,
+        on_bad_image=on_bad_image,
+    )
+    result = evaluate_model(network, processor, check_images(data, on_bad_image), batch_size, num_workers)
+    if fit:
+        result = result.fitted(per_label=fit == "per-label")
+        network.config.decision_threshold = result.threshold
+        network.config.save_pretrained(model)
+    if per_label:
+        _write_per_label(result, per_label)
+    typer.echo(json.dumps(result.to_dict(), indent=2) if as_json else result)
+    if fit:
+        typer.echo(f"\n{model}/config.json now holds the thresholds, fitted to these same images", err=True)
+
+
+@app.command()
+def predict(
+    model: Model,
+    images: Annotated[list[str], typer.Argument(help="Image files, folders and glob patterns.", show_default=False)],
+    top_k: Annotated[
+        int | None,
+        typer.Option(min=1, help="So many labels, whatever their score; with --threshold at most so many."),
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Lowest score of a label (default: the model's own, else 0.5).")
+    ] = None,
+    batch_size: BatchSize = 16,
+    as_json: AsJson = False,
+    as_csv: Annotated[
+        bool, typer.Option("--csv", help="Print CSV, a line for each label, in place of the table.")
+    ] = False,
+    on_bad_image: OnBadImage = "error",
+) -> None:
+    """Name all labels in images."""
+    if as_json and as_csv:
+        raise ValueError("--json and --csv exclude each other")
+    files = [str(file) for file in find_images(images)]
+    data = check_images(Dataset.from_dict({"image": files, "file": files}).cast_column("image", Image()), on_bad_image)
+    predictions = predict_labels(*_load(model), data, top_k=top_k, threshold=threshold, batch_size=batch_size)
+    found = [{"image": file, "labels": labels} for file, labels in zip(data["file"], predictions, strict=True)]
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+    elif as_csv:
+        rows = [(row["image"], label["label"], label["score"]) for row in found for label in row["labels"]]
+        typer.echo(_csv(["image", "label", "score"], rows), nl=False)
+    else:
+        for row in found:
+            shown = ", ".join(f"{label['label']} ({label['score']:.2f})" for label in row["labels"])
+            typer.echo(f"{row['image']}: {shown or 'none'}")
+
+
+@data_app.command()
+def inspect(
+    dataset: Source,
+    split: Annotated[str | None, typer.Option(help="Split of the dataset (default: all of one that has none).")] = None,
+    config_name: ConfigName = None,
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
+    separator: Separator = None,
+    keep_unlabeled: KeepUnlabeled = False,
+    on_bad_image: OnBadImage = "error",
+    check_data: Annotated[bool, typer.Option(help="Decode every image.")] = True,
+) -> None:
+    """Print what is understood of a data set: labels, images, labels per image, unknowns, rarest label."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    data = load_multilabel_dataset(
+        dataset,
+        split,
+        config_name=config_name,
+        image_column=image_column,
+        label_column=label_column,
+        separator=separator,
+        keep_unlabeled=keep_unlabeled,
+        on_bad_image=on_bad_image,
+    )
+    typer.echo(summarize(check_images(data, on_bad_image) if check_data else data))
+
+
+@data_app.command("make-digits")
+def make_digit_scenes(
+    directory: Annotated[Path, typer.Argument(help="A new or empty folder.", show_default=False)],
+    train: Annotated[int, typer.Option(min=1, help="Training scenes.")] = 8000,
+    validation: Annotated[int, typer.Option(min=1, help="Validation scenes.")] = 1000,
+    image_size: Annotated[int, typer.Option(min=32, help="Side in pixels.")] = 96,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed draws the same scenes.")] = 0,
+) -> None:
+    """Draw scenes of handwritten digits as COCO files."""
+    typer.echo(make_digits(directory, train, validation, image_size, seed))
+
+
+def _load(model: str) -> tuple[GKGNetForImageClassification, ViTImageProcessor]:
+    network = load_model(model)
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    if device is not None:
+        network.to(device)  # type: ignore[arg-type]
+    return network, AutoImageProcessor.from_pretrained(model)
+
+
+def _write_per_label(result: Evaluation, path: Path) -> None:
+    columns = result.per_label
+    rows = zip(result.label_names, *(values.tolist() for values in columns.values()), strict=True)
+    path.write_text(_csv(["label", *columns], rows), encoding="utf-8")
+
+
+def _csv(header: list[str], rows: Any) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def main() -> None:
+    """Run the command; what a user can mend is one line on stderr and exit code 2."""
+    try:
+        sys.exit(app(prog_name="gkgnet-hf", standalone_mode=False))
+    except USER_ERRORS as error:
+        _fail(error)
+    except Exception as error:  # typer's own errors have another base class in each of its versions
+        if not hasattr(error, "format_message"):
+            raise
+        _fail(error.format_message())
+
+
+def _fail(error: Any) -> None:
+    typer.echo(f"gkgnet-hf: {' '.join(str(error).split())}", err=True)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,184 @@
+"""Images and rows that cannot be used: found, and either an error or left out."""
+
+import csv
+import logging
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Literal
+
+import fsspec
+import numpy as np
+import PIL.Image
+import PIL.ImageOps
+import pyarrow.compute as pc
+from datasets import Dataset, Image
+from numpy.typing import NDArray
+from tqdm.auto import tqdm
+
+logger = logging.getLogger(__name__)
+
+OnBadImage = Literal["error", "skip"]
+CHUNK = 1000  # rows in memory at a time
+NO_IMAGE = "there is no image"
+MISSING = "the file is missing"
+
+
+@dataclass(frozen=True)
+class BadImage:
+    """A row that cannot be used: its number in the source, counted from 0, its image file and what is wrong."""
+
+    row: int
+    file: str
+    problem: str
+
+    def __str__(self) -> str:
+        return f"row {self.row}, {self.file or 'no file'}: {self.problem}"
+
+
+def report_bad_images(
+    bad: Sequence[BadImage], on_bad_image: OnBadImage = "error", bad_images_file: str | os.PathLike[str] | None = None
+) -> None:
+    """Raise, or log and list, the rows that cannot be used; nothing happens if there are none.
+
+    Args:
+        bad: the rows.
+        on_bad_image: `"error"` raises; `"skip"` logs a warning with the count and lists the rows in the file.
+        bad_images_file: CSV file `row,file,problem` that the rows are appended to, each once.
+
+    Raises:
+        ValueError: with the count and the first five rows; or for another `on_bad_image`.
+
+    >>> report_bad_images([BadImage(3, "a.jpg", "the file is missing")])
+    Traceback (most recent call last):
+    ValueError: 1 image cannot be used (on_bad_image="skip" leaves such images out):
+      row 3, a.jpg: the file is missing
+    """
+    if on_bad_image not in ("error", "skip"):
+        raise ValueError(f'on_bad_image must be "error" or "skip", got {on_bad_image!r}')
+    if not bad:
+        return
+    count = "1 image" if len(bad) == 1 else f"{len(bad):,} images"
+    first = "".join(f"\n  {image}" for image in bad[:5]) + ("\n  …" if len(bad) > 5 else "")
+    if on_bad_image == "error":
+        raise ValueError(f'{count} cannot be used (on_bad_image="skip" leaves such images out):{first}')
+    logger.warning("%s left out:%s", count, first)
+    if bad_images_file is not None:
+        _append(bad, bad_images_file)
+
+
+def _append(bad: Sequence[BadImage], path: str | os.PathLike[str]) -> None:
+    with open(path, "a+", newline="", encoding="utf-8") as file:
+        file.seek(0)
+        listed = {tuple(row) for row in csv.reader(file)}
+        rows = [("row", "file", "problem"), *((str(image.row), image.file, image.problem) for image in bad)]
+        csv.writer(file).writerows(row for row in rows if row not in listed)
+
+
+def drop_bad_images(
+    dataset: Dataset,
+    bad: Sequence[BadImage],
+    on_bad_image: OnBadImage = "error",
+    bad_images_file: str | os.PathLike[str] | None = None,
+) -> Dataset:
+    """The dataset without the rows of `bad`, which are reported (`report_bad_images`); ValueError if none is left."""
+    report_bad_images(bad, on_bad_image, bad_images_file)
+    keep = np.ones(len(dataset), dtype=bool)
+    keep[[image.row for image in bad]] = False
+    return keep_rows(dataset, keep)
+
+
+def keep_rows(dataset: Dataset, keep: NDArray[np.bool_]) -> Dataset:
+    """The rows where `keep` (N,) is true; ValueError if there are none."""
+    if not keep.any():
+        raise ValueError(f"No image is left of {len(keep):,}")
+    return dataset if keep.all() else dataset.select(np.flatnonzero(keep))
+
+
+def check_images(
+    dataset: Dataset,
+    on_bad_image: OnBadImage = "error",
+    bad_images_file: str | os.PathLike[str] | None = None,
+) -> Dataset:
+    """Decode every image once, and leave out what cannot be decoded.
+
+    Args:
+        dataset: with a column `image`; rows are counted from 0 as they stand in it.
+        on_bad_image, bad_images_file: as for `report_bad_images`.
+
+    Raises:
+        ValueError: if an image cannot be decoded and `on_bad_image` is `"error"`, or no image is left.
+        TypeError: for a streaming dataset, which is checked as it streams.
+
+    Example:
+
+        train = check_images(load_coco(images, annotations), on_bad_image="skip", bad_images_file="bad.csv")
+    """
+    return drop_bad_images(dataset, find_bad_images(dataset), on_bad_image, bad_images_file)
+
+
+def find_bad_images(dataset: Dataset) -> list[BadImage]:
+    """Decode every image once, in threads, keep none of them, and say which cannot be decoded.
+
+    JPEG images are decoded at an eighth of their size where the decoder can: every byte is read all the same.
+
+    Args:
+        dataset: with a column `image`; rows are counted from 0 as they stand in it.
+
+    Raises:
+        TypeError: for a streaming dataset, which is checked as it streams.
+    """
+    if not isinstance(dataset, Dataset):
+        raise TypeError(f"Images of a datasets.Dataset can be checked, got {type(dataset).__name__}")
+    encoded = dataset.with_format(None).select_columns("image").cast_column("image", Image(decode=False))
+    bad = []
+    progress = tqdm(total=len(dataset), desc="Checking images", unit="image")
+    with progress, ThreadPoolExecutor() as threads:
+        for start in range(0, len(dataset), CHUNK):
+            images = encoded[start : start + CHUNK]["image"]
+            for row, (image, problem) in enumerate(zip(images, threads.map(image_problem, images), strict=True), start):
+                if problem:
+                    bad.append(BadImage(row, (image or {}).get("path") or "", problem))
+                progress.update()
+    return bad
+
+
+def image_files(dataset: Dataset) -> tuple[list[str], dict[int, str]]:
+    """The path of each image, empty if it has none, and for each row without an image what is wrong. Nothing is read.
+
+    Args:
+        dataset: with a column `image`.
+    """
+    images = dataset.select_columns("image").with_format("arrow")[:]["image"]
+    paths = [path or "" for path in pc.struct_field(images, "path").to_pylist()]
+    problems = {}
+    for row in np.flatnonzero(pc.is_null(pc.struct_field(images, "bytes"))).tolist():
+        if not paths[row]:
+            problems[row] = NO_IMAGE
+        elif "://" not in paths[row] and not os.path.isfile(paths[row]):
+            problems[row] = MISSING
+    return paths, problems
+
+
+def image_problem(image: dict | None) -> str | None:
+    """Why an image that is not decoded, a dict of `path` and `bytes`, cannot be decoded; None if it can."""
+    path, content = (image.get("path"), image.get("bytes")) if image else (None, None)
+    if content is None and not path:
+        return NO_IMAGE
+    try:
+        if content is None:
+            with fsspec.open(path, "rb") as file:
+                content = file.read()
+        with PIL.Image.open(BytesIO(content)) as opened:
+            opened.draft(None, (max(1, opened.width // 8), max(1, opened.height // 8)))
+            opened.load()
+            PIL.ImageOps.exif_transpose(opened, in_place=True)
+    except FileNotFoundError:
+        return MISSING
+    except PIL.UnidentifiedImageError:
+        return "cannot be decoded: it is no image of a known format"
+    except Exception as error:  # PIL raises OSError, SyntaxError, ValueError, struct.error, DecompressionBombError, …
+        return f"cannot be decoded: {error!r}"
+    return None

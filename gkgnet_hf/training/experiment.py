@@ -1,0 +1,141 @@
+"""A training run from its recipe: data, network, training, evaluation, and a folder with everything."""
+
+import logging
+import tempfile
+from pathlib import Path
+
+from accelerate.utils import broadcast_object_list
+from datasets import Dataset, IterableDataset
+from transformers import set_seed
+
+from ..modeling.image_processing_gkgnet import create_image_processor
+from .augmented import TransformedDataset, transform_stream
+from .data.checks import drop_bad_images, find_bad_images
+from .data.columns import label_names
+from .data.sources import load_multilabel_dataset
+from .data.summary import summarize
+from .initialize import create_model
+from .oversampling import oversample
+from .recipe import Recipe
+from .trainer import MultiLabelTrainer
+from .transforms import Transform, eval_transform, train_transform
+
+logger = logging.getLogger(__name__)
+
+RECIPE_FILE = "recipe.yaml"
+BAD_IMAGES_FILE = "bad_images.csv"
+
+
+def run_training(recipe: Recipe) -> dict[str, float]:
+    """Train, evaluate and save what a recipe describes.
+
+    The output folder then holds the model and its image processor, `recipe.yaml` (every argument resolved), the
+    metrics (`all_results.json`), the checkpoints, and `bad_images.csv` if images were skipped.
+
+    Args:
+        recipe: from `read_recipe`. With `resume_from_checkpoint: last` (or the folder of a checkpoint) training goes on
+            where it was.
+
+    Returns:
+        Metric name → value; of the validation split with the prefix `eval_`.
+
+    Raises:
+        FileExistsError: if the output folder holds a training run that is not to be resumed.
+        OSError: if the output folder cannot be written.
+        ValueError: for data or weights that do not fit; see `load_multilabel_dataset` and `create_model`.
+
+    Example:
+
+        run_training(read_recipe(["digits", "--dataset", "digits", "--output_dir", "my-model"]))
+    """
+    output = _prepare_output(recipe)
+    set_seed(recipe.training.seed)
+    train, validation = load_datasets(recipe, output)
+    trainer = build_trainer(recipe, train, validation)
+    if trainer.is_world_process_zero():
+        recipe.save(output / RECIPE_FILE)
+    resume = recipe.training.resume_from_checkpoint
+    result = trainer.train(resume_from_checkpoint=True if resume == "last" else resume)
+    trainer.save_model()
+    trainer.save_metrics("train", result.metrics)
+    if validation is None:
+        return result.metrics
+    metrics = trainer.evaluate()
+    trainer.save_metrics("eval", metrics)
+    return {**result.metrics, **metrics}
+
+
+def load_datasets(recipe: Recipe, output: Path) -> tuple[Dataset | IterableDataset, Dataset | IterableDataset | None]:
+    """The training and validation splits of a recipe, checked, with the same labels in the same order."""
+    data, main_process = recipe.data, recipe.training.process_index == 0
+    bad_images_file = output / BAD_IMAGES_FILE if main_process else None
+    splits = []
+    labels = data.labels
+    for split in (data.train_split, data.eval_split):
+        if split is None:
+            continue
+        dataset = load_multilabel_dataset(
+            data.dataset,
+            split,
+            config_name=data.config_name,
+            labels=labels,
+            image_column=data.image_column,
+            label_column=data.label_column,
+            separator=data.separator,
+            keep_unlabeled=data.keep_unlabeled,
+            on_bad_image=data.on_bad_image,
+            bad_images_file=bad_images_file,
+            streaming=data.streaming,
+        )
+        labels = label_names(dataset)
+        if isinstance(dataset, Dataset) and data.check_data:
+            (bad,) = broadcast_object_list([find_bad_images(dataset) if main_process else None])
+            dataset = drop_bad_images(dataset, bad, data.on_bad_image, bad_images_file)
+        logger.info("%s, %s: %s", data.dataset, split, summarize(dataset))
+        splits.append(dataset)
+    return splits[0], splits[1] if len(splits) == 2 else None
+
+
+def build_trainer(
+    recipe: Recipe, train: Dataset | IterableDataset, validation: Dataset | IterableDataset | None
+) -> MultiLabelTrainer:
+    """The trainer of a recipe on these splits."""
+    model = create_model(
+        label_names(train),
+        recipe.model.model,
+        image_size=recipe.model.image_size,
+        backbone_checkpoint=recipe.model.backbone_checkpoint,
+        **(recipe.model.config or {}),  # type: ignore[arg-type]
+    )
+    processor = create_image_processor(model.config)
+    seed = recipe.training.seed
+    if recipe.data.oversample_threshold is not None:
+        train = oversample(train, recipe.data.oversample_threshold, seed)
+    return MultiLabelTrainer(
+        model=model,
+        args=recipe.training,
+        train_dataset=_transformed(train, train_transform(processor, recipe.data.augmentation), seed),
+        eval_dataset=None if validation is None else _transformed(validation, eval_transform(processor), seed),
+        processing_class=processor,
+    )
+
+
+def _prepare_output(recipe: Recipe) -> Path:
+    output = Path(str(recipe.training.output_dir))
+    output.mkdir(parents=True, exist_ok=True)
+    if recipe.training.process_index == 0:
+        if (output / RECIPE_FILE).exists() and not recipe.training.resume_from_checkpoint:
+            raise FileExistsError(
+                f"{output} holds a training run already: go on with it by --resume_from_checkpoint last, or name "
+                "another folder with --output_dir"
+            )
+        tempfile.TemporaryFile(dir=output).close()  # a folder that cannot be written is an error now, not hours later
+    return output
+
+
+def _transformed(
+    dataset: Dataset | IterableDataset, transform: Transform, seed: int
+) -> TransformedDataset | IterableDataset:
+    if isinstance(dataset, IterableDataset):
+        return transform_stream(dataset, transform)
+    return TransformedDataset(dataset, transform, seed)

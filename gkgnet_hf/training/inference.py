@@ -1,0 +1,191 @@
+"""From images to scores and labels."""
+
+import glob
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from datasets import Dataset
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+from transformers import BaseImageProcessor
+
+from ..modeling.modeling_gkgnet import GKGNetForImageClassification
+from .arrays import label_thresholds
+from .transforms import to_rgb
+
+Images: TypeAlias = Dataset | Sequence[str | os.PathLike[str] | Image.Image]
+
+
+def predict(
+    model: GKGNetForImageClassification,
+    processor: BaseImageProcessor,
+    images: Images,
+    top_k: int | None = None,
+    threshold: ArrayLike | None = None,
+    batch_size: int = 16,
+) -> list[list[dict[str, Any]]]:
+    """The labels of each image, highest score first.
+
+    Args:
+        model, processor, images, batch_size: as in `predict_scores`.
+        top_k: without `threshold`, this many labels whatever their scores; with it, at most this many.
+        threshold: one number, or one a label; a score at or above it predicts the label. Default, without `top_k`,
+            the configuration's `decision_threshold`.
+
+    Returns:
+        For each image a list of {"label": name, "score": probability}.
+
+    Raises:
+        ValueError: if `top_k` is below 1 or `threshold` outside [0, 1] or not one a label; as in `predict_scores`.
+
+    Example:
+
+        predict(model, processor, find_images("photos"))[0]  # [{"label": "dog", "score": 0.93}, ...]
+    """
+    if top_k is not None and top_k < 1:
+        raise ValueError(f"top_k must be at least 1, got {top_k}")
+    if threshold is None:
+        threshold = model.config.decision_threshold if top_k is None else 0
+    names = model_label_names(model)
+    thresholds = label_thresholds(threshold, len(names))
+    predictions = []
+    for scores in predict_scores(model, processor, images, batch_size):
+        order = np.argsort(-scores, kind="stable")
+        predicted = order[scores[order] >= thresholds[order]][:top_k]
+        predictions.append([{"label": names[label], "score": float(scores[label])} for label in predicted])
+    return predictions
+
+
+def predict_scores(
+    model: GKGNetForImageClassification,
+    processor: BaseImageProcessor,
+    images: Images,
+    batch_size: int = 16,
+    num_workers: int = 0,
+) -> NDArray[np.float32]:
+    """The probability of every label in every image.
+
+    Images are read a batch at a time. The model computes in eval mode, on the device and in the dtype that it is in.
+
+    Args:
+        model: what scores.
+        processor: its image processor.
+        images: N paths or PIL images, or a dataset with a column `image`.
+        batch_size: images the model sees at once.
+        num_workers: processes that read images; 0 reads them in this one.
+
+    Returns:
+        (N, L), the sigmoid of the logits.
+
+    Raises:
+        FileNotFoundError: for a path where no file is.
+        ValueError: for a file that is no readable image, or a dataset without `image`.
+        TypeError: for anything but a sequence or dataset.
+
+    Example:
+
+        scores = predict_scores(model, processor, ["a.jpg", "b.jpg"])
+    """
+    loader = DataLoader(
+        _check_images(images),
+        batch_size=batch_size,
+        num_workers=num_workers,
+        collate_fn=partial(_pixel_values, processor),
+    )
+    scores = [np.empty((0, len(model_label_names(model))), dtype=np.float32)]
+    with _eval_mode(model), torch.inference_mode():
+        for pixel_values in tqdm(loader, desc="Scoring images", unit="batch"):
+            logits = model(pixel_values.to(model.device, model.dtype)).logits
+            scores.append(logits.float().sigmoid().cpu().numpy())
+    return np.concatenate(scores)
+
+
+def find_images(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Path]:
+    """The image files that paths, folders and glob patterns stand for.
+
+    Args:
+        paths: one or several. A file is taken as it is; a folder gives the images in it and in its folders; of what a
+            pattern (`*`, `?`, `[...]`, `**`) matches, the images are taken.
+
+    Returns:
+        The files in the order of `paths`, sorted within each, each once.
+
+    Raises:
+        FileNotFoundError: for a path or pattern that matches nothing.
+        ValueError: for a folder or pattern that matches no image.
+
+    Example:
+
+        find_images(["cat.jpg", "photos", "more/*.png"])
+    """
+    files: dict[Path, Path] = {}
+    for path in [paths] if isinstance(paths, (str, os.PathLike)) else paths:
+        for file in _expand(Path(path)):
+            files.setdefault(file.resolve(), file)
+    return list(files.values())
+
+
+def model_label_names(model: GKGNetForImageClassification) -> list[str]:
+    """The names of a model's labels in the order of its scores."""
+    return [str(name) for _, name in sorted((model.config.id2label or {}).items())]
+
+
+def _check_images(images: Images) -> Any:
+    """The images for a DataLoader: of a dataset the images alone, without its transform."""
+    if isinstance(images, Dataset):
+        if "image" not in images.column_names:
+            raise ValueError(f"The dataset must have a column image, it has {', '.join(images.column_names)}")
+        return images.with_format(None).select_columns("image")
+    if isinstance(images, str) or not isinstance(images, Sequence):
+        raise TypeError(f"images must be a sequence of paths and images, or a Dataset, got {type(images).__name__}")
+    for image in images:
+        if not isinstance(image, Image.Image) and not os.path.isfile(image):
+            raise FileNotFoundError(f"No image file at {image}")
+    return images
+
+
+def _pixel_values(processor: BaseImageProcessor, items: Sequence[Any]) -> Tensor:
+    images = [_read(item["image"] if isinstance(item, Mapping) else item) for item in items]
+    return processor(images, return_tensors="pt")["pixel_values"]
+
+
+def _read(image: str | os.PathLike[str] | Image.Image) -> Image.Image:
+    try:
+        return to_rgb(image if isinstance(image, Image.Image) else Image.open(image))
+    except Exception as error:  # Pillow has a kind for every format
+        raise ValueError(f"{image} cannot be read as an image: {error}") from error
+
+
+@contextmanager
+def _eval_mode(model: nn.Module) -> Iterator[None]:
+    """The whole model in eval mode, and afterwards every part in its own mode again."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def _expand(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    pattern = os.path.join(glob.escape(str(path)), "**") if path.is_dir() else str(path)
+    matches = sorted(Path(match) for match in glob.glob(pattern, recursive=True))
+    if not matches:
+        raise FileNotFoundError(f"No file or folder matches {path}")
+    suffixes = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    images = [match for match in matches if match.suffix.lower() in suffixes and match.is_file()]
+    if not images:
+        raise ValueError(f"No image in {path}: nothing in it ends in .jpg, .png or another suffix of images")
+    return images

@@ -1,0 +1,114 @@
+"""Where the weights of a training run come from."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..hub.released import load_backbone_checkpoint, load_released_checkpoint
+from ..modeling.configuration_gkgnet import VARIANTS, GKGNetConfig
+from ..modeling.layers import resize_position_embedding
+from ..modeling.modeling_gkgnet import GKGNetForImageClassification
+
+logger = logging.getLogger(__name__)
+
+# Tensors with one row per label.
+LABEL_TENSORS = (
+    "gkgnet.label_embedding.weight",
+    "label_classifier.weight",
+    "label_classifier.bias",
+    "patch_classifier.weight",
+    "patch_classifier.bias",
+)
+
+
+def create_model(
+    labels: Sequence[str],
+    model: str = "s",
+    image_size: int | None = None,
+    backbone_checkpoint: str | None = None,
+    **config: Any,
+) -> GKGNetForImageClassification:
+    """A network for these labels, from random weights, ImageNet weights or another GKGNet.
+
+    Args:
+        labels: label names in order.
+        model: a size ("ti", "s", "m", "b"), or a GKGNet to start from: a folder, a name on the Hub or a released
+            file. Labels of the same name start as they are there, new ones at random.
+        image_size: side in pixels; default that of `model`, 224 for a size. The position embedding is resized.
+        backbone_checkpoint: file for the patch nodes of a size, see `load_backbone_checkpoint`.
+        **config: other fields of `GKGNetConfig`.
+
+    Raises:
+        ValueError: if the weights do not fit the configuration, or both kinds of weights are given.
+
+    >>> create_model(["cat", "dog"], "ti", num_groups=1).config.id2label
+    {0: 'cat', 1: 'dog'}
+    """
+    config = {**config, "id2label": dict(enumerate(labels)), **({"image_size": image_size} if image_size else {})}
+    if model in VARIANTS:
+        created = GKGNetForImageClassification(GKGNetConfig.from_variant(model, **config))
+        if backbone_checkpoint is not None:
+            load_backbone_checkpoint(created, backbone_checkpoint)
+        return created
+    if backbone_checkpoint is not None:
+        raise ValueError(f"backbone_checkpoint is for a size ({', '.join(VARIANTS)}); {model} has patch nodes already")
+    source = load_released_checkpoint(model) if Path(model).is_file() else load_model(model)
+    kept = {name: value for name, value in source.config.to_diff_dict().items() if name not in _OF_THE_LABELS}
+    created = GKGNetForImageClassification(GKGNetConfig(**{**kept, **config}))
+    _transfer(source, created)
+    return created
+
+
+_OF_THE_LABELS = ("id2label", "label2id", "num_labels", "decision_threshold", "model_type", "transformers_version")
+
+
+def load_model(model: str) -> GKGNetForImageClassification:
+    """A trained GKGNet with its classifier, every weight of it from the checkpoint.
+
+    Args:
+        model: folder, or name on the Hub as "user/name".
+
+    Raises:
+        FileNotFoundError: if it is neither.
+        ValueError: if it is another kind of model, or weights are missing.
+
+    Example:
+
+        model = load_model("my-gkgnet")
+    """
+    if not Path(model).is_dir() and model.count("/") != 1:
+        raise FileNotFoundError(f"There is no folder {model} (a model on the Hub is called user/name)")
+    load: Any = GKGNetForImageClassification.from_pretrained
+    loaded, report = load(model, output_loading_info=True)
+    if missing := sorted(report["missing_keys"]):
+        raise ValueError(f"{model} is no GKGNet with a classifier: it lacks {len(missing)} tensors, as {missing[0]}")
+    return loaded
+
+
+@torch.no_grad()
+def _transfer(source: GKGNetForImageClassification, target: GKGNetForImageClassification) -> None:
+    """Copy every tensor; the rows of labels by name, the position embedding resized."""
+    ids: dict[str, int] = source.config.label2id  # type: ignore[assignment]
+    names: dict[int, str] = target.config.id2label  # type: ignore[assignment]
+    shared = {new: ids[name] for new, name in names.items() if name in ids}
+    fresh: dict[str, Tensor] = target.state_dict()
+    tensors = source.state_dict()
+    for name in LABEL_TENSORS:
+        if name in fresh and name in tensors and fresh[name].shape[1:] == tensors[name].shape[1:]:
+            rows = fresh[name].clone()
+            rows[list(shared)] = tensors[name][list(shared.values())]
+            tensors[name] = rows
+    positions = "gkgnet.backbone.stem.pos_embed"
+    tensors[positions] = resize_position_embedding(tensors[positions], *fresh[positions].shape[-2:])
+    shapes, wanted = ({name: tensor.shape for name, tensor in part.items()} for part in (tensors, fresh))
+    if misfits := sorted({name for name, _ in shapes.items() ^ wanted.items()}):
+        raise ValueError(
+            f"The configuration asks for another network than the weights are of: {', '.join(misfits[:5])} differ"
+        )
+    target.load_state_dict(tensors)
+    new = [name for i, name in names.items() if i not in shared]
+    logger.info("%d labels start as they were, %d at random: %s", len(shared), len(new), ", ".join(new) or "none")

@@ -1,0 +1,218 @@
+"""Every recipe parses, builds everything on a miniature of its dataset, and trains."""
+
+import json
+import shutil
+
+import pytest
+import timm
+import torch
+import yaml
+from PIL import Image
+from safetensors.torch import load_file
+
+from gkgnet_hf import GKGNetForImageClassification
+from gkgnet_hf.training import create_model, load_model, read_recipe, run_training
+from gkgnet_hf.training.data.digits import make_digits
+from gkgnet_hf.training.data.voc import VOC_LABELS
+from gkgnet_hf.training.recipe import recipe_names
+
+from .test_models import small_config
+
+QUICK = ["--use_cpu", "--max_steps", "2", "--image_size", "64", "--per_device_train_batch_size", "2"]
+QUICK += [
+    "--per_device_eval_batch_size",
+    "4",
+    "--dataloader_num_workers",
+    "0",
+    "--report_to",
+    "none",
+    "--disable_tqdm",
+    "true",
+]
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    """What the recipes name, in miniature."""
+    folder = tmp_path_factory.mktemp("workplace")
+    scenes = make_digits(folder / "digits", num_train=6, num_validation=4, image_size=64)
+    for name, split in (("train", "train2014"), ("val", "val2014")):
+        shutil.copytree(scenes / name, folder / "coco" / split)
+        instances = folder / "coco" / "annotations" / f"instances_{split}.json"
+        instances.parent.mkdir(exist_ok=True)
+        shutil.copy(scenes / "annotations" / f"instances_{name}.json", instances)
+    torch.save({"state_dict": timm.create_model("pvig_ti").state_dict()}, folder / "pvig_ti.pth.tar")
+    GKGNetForImageClassification(small_config(id2label={0: "dog", 1: "zebra"})).save_pretrained(folder / "coco-model")
+    write_voc(folder / "VOC2007")
+    write_photos(folder / "photos")
+    return folder
+
+
+def write_voc(root):
+    for name in ("JPEGImages", "Annotations", "ImageSets/Main"):
+        (root / name).mkdir(parents=True)
+    for split, numbers in (("trainval", range(6)), ("test", range(6, 10))):
+        (root / "ImageSets" / "Main" / f"{split}.txt").write_text("".join(f"{i:06d}\n" for i in numbers))
+        for i in numbers:
+            Image.new("RGB", (64, 64), (25 * i, 0, 0)).save(root / "JPEGImages" / f"{i:06d}.jpg")
+            box = "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>40</xmax><ymax>40</ymax></bndbox>"
+            objects = f"<object><name>{VOC_LABELS[i]}</name><difficult>0</difficult>{box}</object>"
+            (root / "Annotations" / f"{i:06d}.xml").write_text(
+                f"<annotation><filename>{i:06d}.jpg</filename>{objects}</annotation>"
+            )
+
+
+def write_photos(folder, count=10):
+    folder.mkdir()
+    lines = ["file_name,labels"]
+    for i in range(count):
+        Image.new("RGB", (80, 60), (20 * i, 255 - 20 * i, 100)).save(folder / f"{i}.jpg")
+        lines.append(f"{i}.jpg,{('red', 'green', 'red|green')[i % 3]}")
+    (folder / "metadata.csv").write_text("\n".join(lines) + "\n")
+
+
+CHANGES = {
+    "coco-224": ["--dataset", "coco", "--model", "ti", "--backbone_checkpoint", "pvig_ti.pth.tar"],
+    "coco-448": ["--dataset", "coco", "--model", "ti", "--backbone_checkpoint", "pvig_ti.pth.tar"],
+    "coco-576": ["--dataset", "coco", "--model", "ti", "--backbone_checkpoint", "pvig_ti.pth.tar"],
+    "voc-576-from-coco": ["--dataset", "VOC2007", "--model", "coco-model"],
+    "digits": [],
+    "custom": [],
+}
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_recipe_trains_on_a_miniature_of_its_dataset(name, workplace, tmp_path, monkeypatch):
+    monkeypatch.chdir(workplace)
+    metrics = run_training(read_recipe([name, *CHANGES[name], *QUICK, "--output_dir", str(tmp_path / "out")]))
+    assert 0 <= metrics["eval_mAP"] <= 100
+    assert (tmp_path / "out" / "preprocessor_config.json").is_file()
+    model = load_model(str(tmp_path / "out"))
+    labels = {"digits": 10, "custom": 2}.get(name, 20 if "voc" in name else 10)
+    assert model.num_labels == labels
+    assert model.config.image_size == 64
+    resolved = yaml.safe_load((tmp_path / "out" / "recipe.yaml").read_text())
+    assert resolved["max_steps"] == 2
+    assert resolved["augmentation"] == yaml.safe_load(_text(name)).get("augmentation", "light")
+
+
+def _text(name):
+    from gkgnet_hf.training.recipe import RECIPES
+
+    return (RECIPES / f"{name}.yaml").read_text()
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_recipe_is_complete(name):
+    settings = yaml.safe_load(_text(name))
+    assert settings.keys() >= {"output_dir", "dataset", "augmentation", "model", "image_size", "learning_rate", "seed"}
+    assert settings.keys() & {"num_train_epochs", "max_steps"}
+
+
+def test_the_resolved_recipe_does_the_same_again(workplace, tmp_path, monkeypatch):
+    monkeypatch.chdir(workplace)
+    words = ["digits", *QUICK, "--config", json.dumps({"hidden_sizes": [16, 16, 32, 32], "depths": [1, 1, 1, 1]})]
+    run_training(read_recipe([*words, "--output_dir", str(tmp_path / "one")]))
+    run_training(read_recipe([str(tmp_path / "one" / "recipe.yaml"), "--output_dir", str(tmp_path / "two")]))
+    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    first, second = (yaml.safe_load((tmp_path / name / "recipe.yaml").read_text()) for name in ("one", "two"))
+    assert {**first, "output_dir": None} == {**second, "output_dir": None}
+
+
+def test_an_earlier_run_is_not_overwritten_but_resumed(workplace, tmp_path, monkeypatch):
+    monkeypatch.chdir(workplace)
+    small = json.dumps({"hidden_sizes": [16, 16, 32, 32], "depths": [1, 1, 1, 1], "drop_path_rate": 0.3})
+    common = [
+        "digits",
+        *QUICK,
+        "--config",
+        small,
+        "--augmentation",
+        "paper",
+        "--save_strategy",
+        "steps",
+        "--save_steps",
+        "1",
+    ]
+    run_training(read_recipe([*common, "--max_steps", "5", "--output_dir", str(tmp_path / "whole")]))
+    half = [*common, "--max_steps", "5", "--output_dir", str(tmp_path / "half")]
+    run_training(read_recipe(half))
+    for checkpoint in ("checkpoint-5", "checkpoint-4"):  # as if it had been killed in the middle of the second epoch
+        shutil.rmtree(tmp_path / "half" / checkpoint)
+    with pytest.raises(FileExistsError, match="--resume_from_checkpoint last"):
+        run_training(read_recipe(half))
+    run_training(read_recipe([*half, "--resume_from_checkpoint", "last"]))
+    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "half"))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_bad_images_are_an_error_before_training_or_skipped_and_listed(workplace, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_photos(tmp_path / "photos", 20)
+    (tmp_path / "photos" / "3.jpg").write_bytes((tmp_path / "photos" / "3.jpg").read_bytes()[:200])
+    words = ["custom", "--dataset", "photos", "--output_dir", "out", *QUICK]
+    with pytest.raises(ValueError, match=r"row \d+, .*3\.jpg"):
+        run_training(read_recipe(words))
+    assert not (tmp_path / "out" / "model.safetensors").exists()
+    run_training(read_recipe([*words, "--on_bad_image", "skip"]))
+    assert "3.jpg" in (tmp_path / "out" / "bad_images.csv").read_text()
+
+
+def test_a_folder_that_cannot_be_written_is_an_error_before_anything_else(workplace, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"):
+        run_training(
+            read_recipe(["digits", *QUICK, "--dataset", "nowhere", "--output_dir", str(tmp_path / "file" / "out")])
+        )
+
+
+def test_labels_of_the_same_name_keep_what_is_known_of_them(workplace):
+    source = load_model(str(workplace / "coco-model"))
+    torch.manual_seed(1)
+    model = create_model(["cat", "dog"], str(workplace / "coco-model"), image_size=96)
+    assert model.config.image_size == 96
+    assert torch.equal(model.gkgnet.label_embedding.weight[1], source.gkgnet.label_embedding.weight[0])
+    assert torch.equal(model.patch_classifier.weight[1], source.patch_classifier.weight[0])
+    assert not torch.isin(model.gkgnet.label_embedding.weight[0], source.gkgnet.label_embedding.weight).any()
+    assert torch.equal(model.gkgnet.backbone.stem.conv1.conv.weight, source.gkgnet.backbone.stem.conv1.conv.weight)
+
+
+def test_weights_that_do_not_fit_are_clear_errors(workplace, tmp_path):
+    with pytest.raises(ValueError, match="asks for another network than the weights"):
+        create_model(["cat"], str(workplace / "coco-model"), hidden_sizes=[16, 16, 32, 32])
+    with pytest.raises(ValueError, match="has patch nodes already"):
+        create_model(["cat"], str(workplace / "coco-model"), backbone_checkpoint="x")
+    with pytest.raises(FileNotFoundError, match="no folder nowhere"):
+        create_model(["cat"], "nowhere")
+    GKGNetForImageClassification(small_config()).gkgnet.save_pretrained(tmp_path / "base")
+    with pytest.raises(ValueError, match="is no GKGNet with a classifier"):
+        load_model(str(tmp_path / "base"))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["nowhere"], "neither a file nor a recipe of this package"),
+        (["digits", "--max_stps", "3"], "unknown argument --max_stps; did you mean max_steps"),
+        (["digits", "--image_size", "large"], "invalid int value: 'large'"),
+        (["digits", "--on_bad_image", "ignore"], "invalid choice: 'ignore'"),
+        (["digits", "--config", "{"], "config must be a JSON object"),
+        (["--max_steps", "3"], "required: --dataset"),
+    ],
+)
+def test_wrong_words_are_one_clear_error(words, message):
+    with pytest.raises(ValueError, match=message):
+        read_recipe([*words, "--use_cpu"])
+
+
+def test_wrong_recipe_files_are_one_clear_error(tmp_path):
+    file = tmp_path / "mine.yaml"
+    for text, message in (
+        ("dataset: x\nimagesize: 3", "unknown argument imagesize; did you mean image_size"),
+        ("- dataset", "must hold `name: value` lines, got list"),
+        ("a: [", "is no YAML file"),
+    ):
+        file.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            read_recipe([str(file)])

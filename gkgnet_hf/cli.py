@@ -13,14 +13,19 @@ from typing import Annotated, Any, Literal
 import torch
 import typer
 from datasets import Dataset, Image
-from huggingface_hub.errors import StrictDataclassError
+from huggingface_hub.errors import HTTPError, StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoImageProcessor, TrainingArguments, ViTImageProcessor
 
+from .hub.card import write_card
+from .hub.convert import Format, convert_checkpoint
+from .hub.push import push_folder
 from .modeling.modeling_gkgnet import GKGNetForImageClassification
 from .training.arguments import DataArguments, ModelArguments, MultiLabelTrainingArguments
 from .training.data.checks import check_images
+from .training.data.columns import label_names
 from .training.data.digits import make_digits
+from .training.data.label_sets import read_labels
 from .training.data.sources import load_multilabel_dataset
 from .training.data.summary import summarize
 from .training.evaluation import Evaluation
@@ -29,10 +34,11 @@ from .training.experiment import run_training
 from .training.inference import find_images, model_label_names
 from .training.inference import predict as predict_labels
 from .training.initialize import load_model
+from .training.label_order import check_label_order
 from .training.recipe import read_recipe, recipe_names
 
-# What a user can mend: wrong values, missing files, a full disk, a broken weights file.
-USER_ERRORS = (ValueError, OSError, SafetensorError, StrictDataclassError)
+# What a user can mend: wrong values, missing files, a full disk, a broken weights file, a Hub out of reach.
+USER_ERRORS = (ValueError, OSError, SafetensorError, StrictDataclassError, HTTPError)
 
 app = typer.Typer(
     help="GKGNet: train, evaluate and use networks that recognise all labels in an image.",
@@ -194,6 +200,77 @@ def predict(
         for row in found:
             shown = ", ".join(f"{label['label']} ({label['score']:.2f})" for label in row["labels"])
             typer.echo(f"{row['image']}: {shown or 'none'}")
+
+
+@app.command()
+def convert(
+    checkpoint: Annotated[Path, typer.Argument(help="A released file of GKGNet or Pyramid ViG.", show_default=False)],
+    out: Annotated[Path, typer.Argument(help="A new or empty folder.", show_default=False)],
+    format: Annotated[Format, typer.Option(help="Who is to load the folder.")] = "transformers",
+    labels: Annotated[
+        str | None, typer.Option(help="Names of the labels: coco, voc, or a file with a name on each line.")
+    ] = None,
+    check_labels: Annotated[
+        str | None,
+        typer.Option(metavar="DATASET", help="Score this data set, and say which order of its labels fits best."),
+    ] = None,
+    split: Annotated[str, typer.Option(help="Split of that data set.")] = "validation",
+) -> None:
+    """Convert a released file into a folder of safetensors.
+
+    A GKGNet file becomes a model of transformers, or with --format timm a backbone without its classifier; a Pyramid
+    ViG file becomes a classifier of timm. The file does not name its labels: --labels does, and --check-labels
+    measures whether they stand in that order.
+    """
+    if check_labels and format == "timm":
+        raise ValueError("--check-labels needs the classifier of GKGNet, which --format timm leaves out")
+    names = read_labels(labels) if labels else None
+    data = load_multilabel_dataset(check_labels, split, labels=names) if check_labels else None
+    folder = convert_checkpoint(checkpoint, out, format, names)
+    typer.echo(f"{folder}: the weights keep the licence of {checkpoint}")
+    if data is not None:
+        typer.echo(check_label_order(*_load(str(folder)), data).describe(label_names(data)))
+
+
+@app.command()
+def push(
+    folder: Annotated[Path, typer.Argument(help="Folder of a model, of transformers or timm.", show_default=False)],
+    repo: Annotated[
+        str, typer.Argument(help="Repository on the Hub, as user/name; made if it is not there.", show_default=False)
+    ],
+    private: Annotated[bool, typer.Option("--private", help="Make it private.")] = False,
+    revision: Annotated[str | None, typer.Option(help="Branch (default: main); made if it is not there.")] = None,
+    create_pr: Annotated[bool, typer.Option("--create-pr", help="Propose it in a pull request.")] = False,
+) -> None:
+    """Publish a model on the Hub, in one commit.
+
+    The configuration, the weights as safetensors and the texts and pictures beside them go. Pickles, checkpoints and
+    other subfolders, and tables stay.
+    """
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("gkgnet_hf").setLevel(logging.INFO)
+    typer.echo(push_folder(folder, repo, private, revision, create_pr))
+
+
+@app.command()
+def card(
+    folder: Annotated[Path, typer.Argument(help="Folder of a model, of transformers or timm.", show_default=False)],
+    repo_id: Annotated[
+        str | None, typer.Option(help="What the snippets load, as user/name (default: the folder's name).")
+    ] = None,
+    license: Annotated[
+        str | None, typer.Option(help="Licence of the weights, as apache-2.0 (default: that of the card so far).")
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Name on the Hub of the data that the model learned from.")
+    ] = None,
+) -> None:
+    """Write a model's card, README.md, from what its folder holds.
+
+    Metadata, use, labels, results of evaluation.json, settings of recipe.yaml, limits, licence and citation. What
+    people wrote above and below the generated part, and their metadata, stays.
+    """
+    typer.echo(write_card(folder, repo_id=repo_id, license=license, datasets=dataset))
 
 
 @data_app.command()

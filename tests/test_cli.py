@@ -147,7 +147,10 @@ def test_images_that_cannot_be_read_may_be_skipped(run, workplace):
     assert [row["image"] for row in csv.DictReader(io.StringIO(out))] == ["some/good.png"]
 
 
-@pytest.mark.parametrize("command", [[], ["train"], ["evaluate"], ["predict"], ["data"], ["data", "inspect"]])
+@pytest.mark.parametrize(
+    "command",
+    [[], ["train"], ["evaluate"], ["predict"], ["convert"], ["push"], ["card"], ["data"], ["data", "inspect"]],
+)
 def test_help_reads_well(run, command):
     code, out, _ = run(*command, "--help")
     assert code == 0

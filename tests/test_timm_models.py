@@ -6,6 +6,7 @@ import torch
 from timm.data import resolve_data_config
 
 import gkgnet_hf  # noqa: F401
+from gkgnet_hf.modeling.layers import DropPath
 
 from .test_models import WIDTHS
 
@@ -45,6 +46,16 @@ def test_dilation_grows_over_the_whole_network():
 
     assert dilations("gkgnet_s") == [1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3]
     assert max(dilations("gkgnet_b")) == 49 // 9
+
+
+def test_drop_path_draws_what_timm_draws():
+    x, outputs = torch.randn(64, 3, 2, 2), []
+    for drop_path in (DropPath(0.3), timm.layers.DropPath(0.3)):
+        torch.manual_seed(1)
+        outputs.append(drop_path(x))
+        assert drop_path.eval()(x) is x
+    assert torch.equal(*outputs)
+    assert 0 < (outputs[0] == 0).float().mean() < 1
 
 
 def test_drop_path_rises_linearly_from_zero():

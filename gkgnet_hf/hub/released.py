@@ -14,12 +14,16 @@ from ..modeling.configuration_gkgnet import VARIANTS, GKGNetConfig
 from ..modeling.modeling_gkgnet import GKGNetForImageClassification, GKGNetPreTrainedModel
 from ..modeling.original_names import rename_conv_norm, rename_original
 from ..modeling.position import position_bias_plain
-from ..modeling.vision_gnn import PyramidVisionGNN, checkpoint_filter_fn, grid_size
+from ..modeling.timm_classifier import checkpoint_filter_fn
+from ..modeling.vision_gnn import PyramidVisionGNN, grid_size
 
 Checkpoint = str | os.PathLike[str] | Mapping[str, Any]
 
 # The stored float32 bias of released files differs from its closed form by up to 1e-7.
 BIAS_TOLERANCE = 1e-5
+
+# What a GKGNet file has and a Pyramid ViG file has not: (labels, C1).
+LABEL_EMBEDDING = "backbone.label_lt.weight"
 
 
 def load_released_checkpoint(
@@ -53,7 +57,7 @@ def load_released_checkpoint(
     tensors = {name: state_dict[original] for name, original in originals.items()}
     _drop_position_bias(tensors, originals, config)
     model = GKGNetForImageClassification(config)
-    _check_tensors(tensors, model.state_dict(), originals)
+    check_tensors(tensors, model.state_dict(), originals)
     model.load_state_dict(tensors)
     return model.eval()
 
@@ -79,7 +83,7 @@ def load_backbone_checkpoint(model: GKGNetPreTrainedModel, checkpoint: Checkpoin
     backbone: PyramidVisionGNN = model.base_model.backbone  # type: ignore[assignment]
     tensors = checkpoint_filter_fn(dict(read_state_dict(checkpoint)), backbone)
     tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("head.")}
-    _check_tensors(tensors, backbone.state_dict(), originals={})
+    check_tensors(tensors, backbone.state_dict(), originals={})
     backbone.load_state_dict(tensors)
 
 
@@ -115,25 +119,34 @@ def read_state_dict(checkpoint: Checkpoint) -> dict[str, Tensor]:
 
 
 def _released_config(state_dict: dict[str, Tensor], labels: list[str] | None) -> GKGNetConfig:
-    embedding, positions = (state_dict.get(f"backbone.{name}") for name in ("label_lt.weight", "pos_embed"))
-    if embedding is None or positions is None or embedding.ndim != 2 or positions.ndim != 4:
+    embedding, positions = state_dict.get(LABEL_EMBEDDING), state_dict.get("backbone.pos_embed")
+    if embedding is None or positions is None or embedding.ndim != 2:
         raise ValueError(
-            "Not a released GKGNet checkpoint: it must hold backbone.label_lt.weight (labels, C1) and "
+            f"Not a released GKGNet checkpoint: it must hold {LABEL_EMBEDDING} (labels, C1) and "
             f"backbone.pos_embed (1, C1, H/4, W/4), got tensors such as {sorted(state_dict)[:5]}. "
             "For Pyramid ViG files see load_backbone_checkpoint."
         )
-    num_labels, width = embedding.shape
-    widths = {sizes["hidden_sizes"][0]: variant for variant, sizes in VARIANTS.items()}
-    if width not in widths:
-        raise ValueError(f"backbone.label_lt.weight must have a width of {list(widths)}, got {tuple(embedding.shape)}")
+    num_labels = len(embedding)
     if labels is not None and len(labels) != num_labels:
         raise ValueError(f"labels must name the checkpoint's {num_labels} labels in order, got {len(labels)}")
-    rows, columns = positions.shape[2:]
+    variant, (height, width) = read_variant(positions)
     return GKGNetConfig.from_variant(
-        widths[width],
-        image_size=4 * rows if rows == columns else (4 * rows, 4 * columns),
+        variant,
+        image_size=height if height == width else (height, width),
         **({"num_labels": num_labels} if labels is None else {"id2label": dict(enumerate(labels))}),
     )
+
+
+def read_variant(positions: Tensor) -> tuple[str, tuple[int, int]]:
+    """Size and image (height, width) in pixels of the network that a position embedding (1, C1, H/4, W/4) is of."""
+    widths = {sizes["hidden_sizes"][0]: variant for variant, sizes in VARIANTS.items()}
+    if positions.ndim != 4 or positions.shape[1] not in widths:
+        raise ValueError(
+            f"pos_embed must be (1, C1, H/4, W/4) with a width C1 of {', '.join(map(str, widths))}, "
+            f"got {tuple(positions.shape)}"
+        )
+    rows, columns = positions.shape[2:]
+    return widths[positions.shape[1]], (4 * rows, 4 * columns)
 
 
 def _rename_released(name: str, config: GKGNetConfig) -> str:
@@ -175,7 +188,7 @@ def _drop_position_bias(tensors: dict[str, Tensor], originals: dict[str, str], c
         height, width = -(-height // 2), -(-width // 2)
 
 
-def _check_tensors(tensors: dict[str, Tensor], expected: dict[str, Tensor], originals: dict[str, str]) -> None:
+def check_tensors(tensors: dict[str, Tensor], expected: dict[str, Tensor], originals: dict[str, str]) -> None:
     """Raise ValueError with the names unless `tensors` are exactly `expected`."""
     missing = sorted(expected.keys() - tensors.keys())
     unexpected = sorted(originals.get(name, name) for name in tensors.keys() - expected.keys())

@@ -1,11 +1,28 @@
 """Configuration of GKGNet, in the style of transformers 5."""
 
-from typing import Any, Literal
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, Literal
 
 from huggingface_hub.dataclasses import strict
+from packaging.version import Version
 from transformers import PreTrainedConfig
 from transformers.backbone_utils import BackboneConfigMixin
 from transformers.utils import logging
+
+if TYPE_CHECKING:
+    # transformers reads this line as text, and so saves the code of the models with every configuration.
+    from .modeling_gkgnet import GKGNetModel  # noqa: F401
+
+__version__ = "0.1.0"
+
+# What loads a saved model where this package is not installed.
+AUTO_MAP = {
+    "AutoConfig": "configuration_gkgnet.GKGNetConfig",
+    "AutoModel": "modeling_gkgnet.GKGNetModel",
+    "AutoModelForImageClassification": "modeling_gkgnet.GKGNetForImageClassification",
+    "AutoBackbone": "modeling_gkgnet.GKGNetBackbone",
+}
 
 logger = logging.get_logger(__name__)
 
@@ -75,12 +92,16 @@ class GKGNetConfig(BackboneConfigMixin, PreTrainedConfig):
         decision_threshold (`float` or `list[float]`, *optional*, defaults to 0.5):
             One for all labels or one a label; a score at or above it predicts the label. When the number of labels
             changes, a list goes back to 0.5 with a warning.
+        id2label (`dict[int, str]`, *optional*):
+            Names of the labels 0 to L − 1. Default `LABEL_0` and so on, `num_labels` (2) of them.
         problem_type (`str`, *optional*, defaults to `"multi_label_classification"`):
             Any number of labels an image. `"single_label_classification"` trains with cross-entropy.
         out_features (`list[str]`, *optional*):
             Stages that `GKGNetBackbone` returns, of `"stem"`, `"stage1"` … `"stage4"`; the last if unset.
         out_indices (`list[int]`, *optional*):
             The same by index.
+        gkgnet_hf_version (`str`, *optional*):
+            Version of this package that wrote the file this configuration is from. Set when saving.
 
     Example:
 
@@ -118,9 +139,11 @@ class GKGNetConfig(BackboneConfigMixin, PreTrainedConfig):
     smoothed_loss_weight: float | int = 1.0
     label_smoothing: float | int = 0.1
     decision_threshold: float | int | list[float] = 0.5
+    id2label: dict[int, str] | dict[str, str] | None = None
     problem_type: ProblemType | None = "multi_label_classification"
     _out_features: list[str] | None = None
     _out_indices: list[int] | None = None
+    gkgnet_hf_version: str | None = None
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
@@ -134,8 +157,9 @@ class GKGNetConfig(BackboneConfigMixin, PreTrainedConfig):
                 self.decision_threshold = 0.5
 
     def __post_init__(self, **kwargs):
+        self._check_origin(kwargs)
         self._check()
-        self._check_decision_threshold(len(self.id2label) if self.id2label else kwargs.get("num_labels", 2))
+        self._check_labels(kwargs.get("num_labels", 2))
         self.stage_names = ["stem"] + [f"stage{i}" for i in range(1, len(self.depths) + 1)]
         self.set_output_features_output_indices(
             out_indices=kwargs.pop("out_indices", None), out_features=kwargs.pop("out_features", None)
@@ -174,6 +198,22 @@ class GKGNetConfig(BackboneConfigMixin, PreTrainedConfig):
         """Side in pixels that every image must have: 32, or more where a pooling ratio asks for a larger grid."""
         return max(32, *(4 * 2**stage * ratio for stage, ratio in enumerate(self.pooling_ratios)))
 
+    def to_dict(self) -> dict[str, Any]:
+        """Every field, as saved: with this version and where the classes stand in the files saved beside it."""
+        return {**super().to_dict(), "gkgnet_hf_version": __version__, "auto_map": dict(AUTO_MAP)}
+
+    def _check_origin(self, others: Iterable[str]) -> None:
+        """Warn of a newer version, or refuse a misspelt field among `others`; transformers and tools add names too."""
+        if self.gkgnet_hf_version is not None and Version(self.gkgnet_hf_version) > Version(__version__):
+            logger.warning(
+                f"This configuration was written by gkgnet_hf {self.gkgnet_hf_version}; {__version__} may not know "
+                "all of its fields"
+            )
+            return
+        for name in others:
+            if not hasattr(type(self), name) and (near := get_close_matches(name, _FIELDS, n=1, cutoff=0.8)):
+                raise ValueError(f"{name} is no field of GKGNetConfig; did you mean {near[0]}?")
+
     def _check(self) -> None:
         if not isinstance(self.image_size, int) and len(self.image_size) != 2:
             raise ValueError(f"image_size must be one side or (height, width), got {self.image_size}")
@@ -197,7 +237,13 @@ class GKGNetConfig(BackboneConfigMixin, PreTrainedConfig):
             )
         self._check_divisors()
 
-    def _check_decision_threshold(self, num_labels: int) -> None:
+    def _check_labels(self, num_labels: int) -> None:
+        if not isinstance(num_labels, int):
+            raise ValueError(f"num_labels must be an integer, got {num_labels!r}")
+        if self.id2label:
+            num_labels = len(self.id2label)
+            if {str(i) for i in self.id2label} != {str(i) for i in range(num_labels)}:
+                raise ValueError(f"id2label must name the labels 0 to {num_labels - 1}, got {list(self.id2label)}")
         thresholds = self.decision_threshold
         if isinstance(thresholds, list) and len(thresholds) != num_labels:
             raise ValueError(
@@ -240,3 +286,7 @@ _LOWEST = {
     "gamma_negative": 0,
     "smoothed_loss_weight": 0,
 }
+
+_FIELDS = [name.lstrip("_") for name in GKGNetConfig.__annotations__]
+
+GKGNetConfig.register_for_auto_class()

@@ -11,7 +11,6 @@ import math
 
 import torch
 import torch.nn.functional as F
-from timm.layers import register_notrace_function
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
@@ -42,7 +41,6 @@ def find_neighbors_plain(
     return (-distance).topk(ranks).indices[..., ::dilation]  # NaN counts as highest, so as nearest
 
 
-@register_notrace_function
 def find_neighbors(
     destinations: Tensor,
     sources: Tensor,
@@ -75,7 +73,8 @@ def find_neighbors(
     return torch.ops.gkgnet.find_neighbors(destinations, sources, num_neighbors, dilation, bias[0], bias[1])
 
 
-# A custom op, so that torch.compile, torch.export and the meta device see one node where a loop runs.
+# A custom op, so that torch.compile, torch.export and the meta device see one node where a loop runs. A second copy of
+# this file in the process, which came with a model, takes the name over: what the name means may never change.
 @torch.library.custom_op("gkgnet::find_neighbors", mutates_args=())
 def _find_neighbors(
     destinations: Tensor,
@@ -150,7 +149,6 @@ def _gather_edges(nodes: Tensor, index: Tensor) -> Tensor:
     return nodes[batch, group, index]
 
 
-@register_notrace_function
 def max_relative(destinations: Tensor, sources: Tensor, neighbors: Tensor) -> Tensor:
     """max over neighbours of (source − destination), per channel (paper eq. 1, with the released weights' sign).
 

@@ -1,8 +1,7 @@
 """GKGNet's preprocessing, by transformers' stock ViT processor."""
 
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from transformers import ViTImageProcessor
-from transformers.image_utils import PILImageResampling
+from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, PILImageResampling
 
 from .configuration_gkgnet import GKGNetConfig
 
@@ -20,6 +19,6 @@ def create_image_processor(config: GKGNetConfig) -> ViTImageProcessor:
     return ViTImageProcessor(
         size={"height": height, "width": width},
         resample=PILImageResampling.BICUBIC,
-        image_mean=list(IMAGENET_DEFAULT_MEAN),
-        image_std=list(IMAGENET_DEFAULT_STD),
+        image_mean=IMAGENET_DEFAULT_MEAN,
+        image_std=IMAGENET_DEFAULT_STD,
     )

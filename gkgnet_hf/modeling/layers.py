@@ -2,7 +2,6 @@
 
 import torch
 import torch.nn.functional as F
-from timm.layers import DropPath, register_notrace_function
 from torch import Tensor, nn
 
 from .group_knn import find_neighbors, max_relative
@@ -54,13 +53,30 @@ class Stem(nn.Module):
         return x + resize_position_embedding(self.pos_embed, x.shape[-2], x.shape[-1])
 
 
-@register_notrace_function
 def resize_position_embedding(pos_embed: Tensor, height: int, width: int) -> Tensor:
     """Bicubic resize of a learned position embedding (1, C, h, w) → (1, C, height, width); itself where it fits."""
     if pos_embed.shape[-2] == height and pos_embed.shape[-1] == width:
         return pos_embed
     resized = F.interpolate(pos_embed.float(), size=(height, width), mode="bicubic", align_corners=False)
     return resized.to(pos_embed.dtype)
+
+
+class DropPath(nn.Module):
+    """Stochastic depth (https://arxiv.org/abs/1603.09382): in training, x (B, C, H, W) is zero for some images.
+
+    Args:
+        drop_prob: probability of that, less than 1; what stays is scaled up, so that the mean remains.
+    """
+
+    def __init__(self, drop_prob: float):
+        super().__init__()
+        self.drop_prob = drop_prob
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return x
+        keep = 1 - self.drop_prob
+        return x * x.new_empty((x.shape[0], 1, 1, 1)).bernoulli_(keep).div_(keep)
 
 
 class FeedForward(nn.Module):

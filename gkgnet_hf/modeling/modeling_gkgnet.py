@@ -1,9 +1,11 @@
 """GKGNet for transformers: patch and label nodes in one graph (https://arxiv.org/abs/2308.14378)."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
@@ -121,6 +123,44 @@ class GKGNetPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     _no_split_modules = ["Stem", "GKGNetBlock", "LabelBlock", "LabelClassifier"]  # noqa: RUF012, as transformers declares it
 
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: Any,
+        *args: Any,
+        ignore_mismatched_sizes: bool = False,
+        output_loading_info: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """As in transformers, but nothing starts at random unseen, and pickled weights are not read unasked.
+
+        Args:
+            pretrained_model_name_or_path: folder, or name on the Hub.
+            ignore_mismatched_sizes: start missing tensors, and those of another shape, at random.
+            output_loading_info: return (model, what is missing, unexpected and of another shape); missing tensors
+                start at random.
+            *args, **kwargs: as in transformers; `use_safetensors` is True.
+
+        Raises:
+            ValueError: if the weights cannot be read, or tensors are missing or of another shape.
+            OSError: if there is no safetensors file.
+        """
+        load: Any = super().from_pretrained
+        try:
+            model, report = load(
+                pretrained_model_name_or_path,
+                *args,
+                ignore_mismatched_sizes=True,  # or else the error would not name the tensors
+                output_loading_info=True,
+                **{"use_safetensors": True, **kwargs},
+            )
+        except SafetensorError as error:
+            raise ValueError(f"The weights in {pretrained_model_name_or_path} cannot be read: {error}") from error
+        if not ignore_mismatched_sizes:
+            missing = report["missing_keys"] if pretrained_model_name_or_path and not output_loading_info else ()
+            _check_whole(f"The {cls.__name__} in {pretrained_model_name_or_path}", missing, report["mismatched_keys"])
+        return (model, report) if output_loading_info else model
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, nn.Conv2d):
@@ -154,8 +194,6 @@ class GKGNetPreTrainedModel(PreTrainedModel):
         return PyramidVisionGNN(
             img_size=config.image_height_width,
             in_chans=config.num_channels,
-            num_classes=0,
-            global_pool="",
             embed_dims=tuple(config.hidden_sizes),
             depths=tuple(config.depths),
             pool_ratios=tuple(config.pooling_ratios),
@@ -165,9 +203,19 @@ class GKGNetPreTrainedModel(PreTrainedModel):
             blocks_per_dilation=config.blocks_per_dilation,
             max_dilated_neighbors=config.max_dilated_neighbors,
             use_position_bias=config.use_position_bias,
-            head_hidden_size=None,
             drop_path_rate=config.drop_path_rate,
             block_layer=GKGNetBlock,
+        )
+
+
+def _check_whole(model: str, missing: Iterable[str], misshapen: Iterable[tuple[str, Any, Any]]) -> None:
+    """Raise ValueError with the names of the tensors that are missing or of another shape."""
+    problems = [f"{name} is missing" for name in sorted(missing)]
+    problems += [f"{name} is {tuple(came)}, not {tuple(expected)}" for name, came, expected in sorted(misshapen)]
+    if problems:
+        raise ValueError(
+            f"{model} is not whole, {len(problems)} tensors do not fit: {'; '.join(problems[:5])}. "
+            "ignore_mismatched_sizes=True would start them at random"
         )
 
 

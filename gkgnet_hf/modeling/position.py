@@ -9,7 +9,6 @@ columns[x, m]` of two small tables, so that nothing of size N·M is stored or co
 
 import torch
 import torch.nn.functional as F
-from timm.layers import register_notrace_function
 from torch import Tensor
 
 
@@ -51,7 +50,6 @@ def position_bias_plain(height: int, width: int, dim: int, ratio: int) -> Tensor
     return -2 / dim * embedding @ resampled[0, :, 0]
 
 
-@register_notrace_function
 def position_bias(x: Tensor, ratio: int) -> tuple[Tensor, Tensor]:
     """The position bias of a feature map as two tables: bias of destination (y, x) and source m is their sum.
 

@@ -9,6 +9,8 @@ works, for `gkgnet_s` too and at any `img_size`.
 
 from typing import Any
 
+from huggingface_hub import hf_hub_download
+from huggingface_hub.constants import SAFETENSORS_SINGLE_FILE
 from timm.data import (
     IMAGENET_DEFAULT_MEAN,
     IMAGENET_DEFAULT_STD,
@@ -19,7 +21,7 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from torch import nn
 
 from .configuration_gkgnet import VARIANTS
-from .vision_gnn import PyramidVisionGNN, checkpoint_filter_fn
+from .timm_classifier import PyramidVisionGNNClassifier, checkpoint_filter_fn
 
 
 def _cfg(**kwargs: Any) -> dict[str, Any]:
@@ -76,11 +78,16 @@ default_cfgs = generate_default_cfgs(
 def _create(name: str, pretrained: bool, **kwargs: Any) -> nn.Module:
     family, variant = name.split("_")
     sizes = VARIANTS[variant]
+    source = kwargs.get("pretrained_cfg")
+    if pretrained and isinstance(source, dict) and source.get("source") == "hf-hub":
+        # timm itself would go on to a pickle where there are no safetensors; here that is an error.
+        repo_id, _, revision = source["hf_hub_id"].partition("@")
+        hf_hub_download(repo_id, SAFETENSORS_SINGLE_FILE, revision=revision or None, cache_dir=kwargs.get("cache_dir"))
     model_args = dict(
         embed_dims=sizes["hidden_sizes"], depths=sizes["depths"], num_groups=2 if family == "gkgnet" else 1
     )
     return build_model_with_cfg(
-        PyramidVisionGNN,
+        PyramidVisionGNNClassifier,
         name,
         pretrained,
         pretrained_filter_fn=checkpoint_filter_fn,

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from datasets import Dataset
+from datasets import Dataset, IterableDataset
 from numpy.typing import NDArray
 from transformers import BaseImageProcessor
 
@@ -140,24 +140,58 @@ def evaluate(
         raise TypeError(f"evaluate reads a datasets.Dataset, got {type(dataset).__name__}")
     names = model_label_names(model)
     _check_names(label_names(dataset), names)
-    targets = _column(dataset, "labels")
-    chance = chance_map(targets)
-    areas = _column(dataset, "label_areas") if "label_areas" in dataset.column_names else None
-    if areas is not None:
-        check_areas(areas, targets == 1)  # before the long work
+    targets, areas = _column(dataset, "labels"), label_areas(dataset)
+    chance_map(targets)  # an error of the labels comes before the long work
     scores = predict_scores(model, processor, dataset, batch_size, num_workers)
-    threshold = np.asarray(model.config.decision_threshold)
+    return evaluate_scores(scores, targets, names, model.config.decision_threshold, areas)
+
+
+def evaluate_scores(
+    scores: NDArray[np.float32],
+    targets: NDArray[np.float32],
+    label_names: list[str],
+    threshold: float | list[float] = UNFITTED,
+    areas: NDArray[np.float32] | None = None,
+) -> Evaluation:
+    """Compare scores with labels.
+
+    Args:
+        scores, targets, areas: (N, L) as in `multilabel_metrics` and `size_metrics`.
+        label_names: L names.
+        threshold: the model's `decision_threshold`.
+
+    Raises:
+        ValueError: as in `multilabel_metrics` and `size_metrics`.
+
+    >>> scores, targets = np.array([[0.9, 0.2], [0.1, 0.8]]), np.array([[1, 0], [0, 1]])
+    >>> evaluate_scores(scores, targets, ["cat", "dog"]).metrics["mAP"]
+    100.0
+    """
+    thresholds = np.asarray(threshold)
     return Evaluation(
         metrics=multilabel_metrics(scores, targets),
-        fitted_metrics=multilabel_metrics(scores, targets, threshold) if (threshold != UNFITTED).any() else None,
+        fitted_metrics=multilabel_metrics(scores, targets, thresholds) if (thresholds != UNFITTED).any() else None,
         size_metrics=size_metrics(scores, targets, areas) if areas is not None else None,
-        chance=chance,
-        per_label=per_label_metrics(scores, targets, threshold),
-        label_names=names,
+        chance=chance_map(targets),
+        per_label=per_label_metrics(scores, targets, thresholds),
+        label_names=label_names,
         scores=scores,
         targets=targets,
-        threshold=threshold.tolist(),
+        threshold=thresholds.tolist(),
     )
+
+
+def label_areas(dataset: Dataset | IterableDataset) -> NDArray[np.float32] | None:
+    """The column `label_areas`, (N, L) in pixels²; None for a dataset that has none or is streamed.
+
+    Raises:
+        ValueError: if a label that is there has no area.
+    """
+    if not isinstance(dataset, Dataset) or "label_areas" not in dataset.column_names:
+        return None
+    areas = _column(dataset, "label_areas")
+    check_areas(areas, _column(dataset, "labels") == 1)
+    return areas
 
 
 def _check_names(names: list[str], model_names: list[str]) -> None:

@@ -1,28 +1,35 @@
 """A training run from its recipe: data, network, training, evaluation, and a folder with everything."""
 
+import json
 import logging
 import tempfile
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset, IterableDataset
+from numpy.typing import NDArray
 from transformers import set_seed
 
+from ..hub.card import inherited_metadata
+from ..hub.card_files import EVALUATION_FILE, RECIPE_FILE
 from ..modeling.image_processing_gkgnet import create_image_processor
 from .augmented import TransformedDataset, transform_stream
 from .data.checks import drop_bad_images, find_bad_images
 from .data.columns import label_names
 from .data.sources import load_multilabel_dataset
 from .data.summary import summarize
+from .evaluation import evaluate_scores, label_areas
+from .inference import model_label_names
 from .initialize import create_model
 from .oversampling import oversample
 from .recipe import Recipe
-from .trainer import MultiLabelTrainer
+from .trainer import MultiLabelTrainer, prediction_scores
 from .transforms import Transform, eval_transform, train_transform
 
 logger = logging.getLogger(__name__)
 
-RECIPE_FILE = "recipe.yaml"
 BAD_IMAGES_FILE = "bad_images.csv"
 
 
@@ -30,7 +37,8 @@ def run_training(recipe: Recipe) -> dict[str, float]:
     """Train, evaluate and save what a recipe describes.
 
     The output folder then holds the model and its image processor, `recipe.yaml` (every argument resolved), the
-    metrics (`all_results.json`), the checkpoints, and `bad_images.csv` if images were skipped.
+    metrics (`all_results.json`, and `evaluation.json` with those of each label), the model card (`README.md`), the
+    checkpoints, and `bad_images.csv` if images were skipped.
 
     Args:
         recipe: from `read_recipe`. With `resume_from_checkpoint: last` (or the folder of a checkpoint) training goes on
@@ -51,18 +59,22 @@ def run_training(recipe: Recipe) -> dict[str, float]:
     output = _prepare_output(recipe)
     set_seed(recipe.training.seed)
     train, validation = load_datasets(recipe, output)
+    areas = label_areas(validation) if validation is not None else None  # an error of theirs comes before training
     trainer = build_trainer(recipe, train, validation)
     if trainer.is_world_process_zero():
         recipe.save(output / RECIPE_FILE)
+        trainer.create_model_card(**_origin(recipe))
     resume = recipe.training.resume_from_checkpoint
     result = trainer.train(resume_from_checkpoint=True if resume == "last" else resume)
     trainer.save_model()
     trainer.save_metrics("train", result.metrics)
-    if validation is None:
-        return result.metrics
-    metrics = trainer.evaluate()
-    trainer.save_metrics("eval", metrics)
-    return {**result.metrics, **metrics}
+    metrics = result.metrics
+    if validation is not None:
+        metrics = {**metrics, **_evaluate(trainer, recipe, areas)}
+    trainer.create_model_card()
+    if recipe.training.push_to_hub:
+        trainer.push_to_hub()
+    return metrics
 
 
 def load_datasets(recipe: Recipe, output: Path) -> tuple[Dataset | IterableDataset, Dataset | IterableDataset | None]:
@@ -118,6 +130,32 @@ def build_trainer(
         eval_dataset=None if validation is None else _transformed(validation, eval_transform(processor), seed),
         processing_class=processor,
     )
+
+
+def _evaluate(trainer: MultiLabelTrainer, recipe: Recipe, areas: NDArray[np.float32] | None) -> dict[str, float]:
+    """Metrics of the validation split; all that is known of it goes into the output folder."""
+    prediction = trainer.predict(trainer.eval_dataset, metric_key_prefix="eval")  # type: ignore[arg-type]
+    metrics = prediction.metrics or {}
+    trainer.log(metrics)
+    trainer.save_metrics("eval", metrics)
+    if trainer.is_world_process_zero():
+        evaluation = evaluate_scores(
+            prediction_scores(prediction.predictions),
+            prediction.label_ids,  # type: ignore[arg-type]
+            label_names=model_label_names(trainer.model),  # type: ignore[arg-type]
+            threshold=trainer.model.config.decision_threshold,
+            areas=areas,
+        )
+        source = {"dataset": recipe.data.dataset, "split": recipe.data.eval_split}
+        path = Path(str(recipe.training.output_dir), EVALUATION_FILE)
+        path.write_text(json.dumps({**source, **evaluation.to_dict()}, indent=2))
+    return metrics
+
+
+def _origin(recipe: Recipe) -> dict[str, Any]:
+    """Metadata of the card that only this machine knows: whether what a recipe names is a path or on the Hub."""
+    on_hub = not Path(recipe.data.dataset).expanduser().exists()
+    return {**inherited_metadata(recipe.model.model), "datasets": recipe.data.dataset if on_hub else None}
 
 
 def _prepare_output(recipe: Recipe) -> Path:

@@ -1,11 +1,14 @@
 """transformers' Trainer with the multi-label loss and metrics, and the paper's recipe."""
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -13,6 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from transformers import EarlyStoppingCallback, EvalPrediction, PreTrainedModel, Trainer
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
 
+from ..hub.card import published_card, write_card
 from ..modeling.modeling_gkgnet import GKGNetForImageClassification
 from .arguments import MultiLabelTrainingArguments
 from .augmented import EpochCallback
@@ -22,6 +26,8 @@ from .metrics import multilabel_metrics
 from .saving import last_checkpoint, removed_on_error, written_whole
 from .schedule import step_schedule
 from .sync_batch_norm import synchronize_batch_norm
+
+logger = logging.getLogger(__name__)
 
 # Beside the averaged weights of a checkpoint: the ones that training continues with.
 TRAINING_WEIGHTS = "training_weights.safetensors"
@@ -135,6 +141,48 @@ class MultiLabelTrainer(Trainer):
         with self._averaged():
             return super().evaluation_loop(*args, **kwargs)
 
+    def create_model_card(  # type: ignore[override]
+        self,
+        model_name: str | None = None,
+        finetuned_from: str | None = None,
+        dataset_tags: str | list[str] | None = None,
+        **metadata: Any,
+    ) -> None:
+        """Write README.md of the output folder with `write_card`; what stands in the repository's by hand is kept.
+
+        Args:
+            model_name: not used; the card has the name of the repository or folder.
+            finetuned_from, dataset_tags: transformers' names of `base_model` and `datasets`.
+            **metadata: as in `write_card`.
+        """
+        if not self.is_world_process_zero():
+            return
+        repo_id = self.hub_model_id
+        metrics, results = self._last_logged("eval_mAP"), self._last_logged("train_runtime")
+        if results and self.args.load_best_model_at_end and "eval_mAP" not in self.state.log_history[-1]:
+            metrics = {}  # they are of the last weights; the model has the best
+        write_card(
+            str(self.args.output_dir),
+            repo_id=repo_id,
+            published=published_card(repo_id, self.args.hub_revision, self.args.hub_token) if repo_id else None,
+            config=self.model.config,  # type: ignore[arg-type]
+            evaluation={"metrics": {k.removeprefix("eval_"): v for k, v in metrics.items()}} if metrics else None,
+            training={**self.args.to_dict(), **results},
+            **{"base_model": finetuned_from, "datasets": dataset_tags, **metadata},
+        )
+
+    def _last_logged(self, name: str) -> dict[str, Any]:
+        return next((entry for entry in reversed(self.state.log_history) if name in entry), {})
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        if self.is_world_process_zero():
+            try:
+                self.create_model_card()
+            except (OSError, ValueError) as error:  # training goes on
+                logger.warning("Nothing is pushed this time: the card of %s: %s", self.hub_model_id, error)
+                return
+        super()._push_from_checkpoint(checkpoint_folder)
+
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         if not self.args.should_save:
             return
@@ -176,8 +224,11 @@ class MultiLabelTrainer(Trainer):
                 yield
 
 
-def _metrics(prediction: EvalPrediction) -> dict[str, float]:
-    predictions = prediction.predictions
+def prediction_scores(predictions: Any) -> NDArray[np.float32]:
+    """Probabilities (N, L) from what the Trainer gathers: logits, alone or first in a tuple."""
     logits = predictions[0] if isinstance(predictions, tuple) else predictions
-    scores = torch.from_numpy(logits).float().sigmoid().numpy()
-    return multilabel_metrics(scores, prediction.label_ids)
+    return torch.from_numpy(logits).float().sigmoid().numpy()
+
+
+def _metrics(prediction: EvalPrediction) -> dict[str, float]:
+    return multilabel_metrics(prediction_scores(prediction.predictions), prediction.label_ids)

@@ -1,0 +1,176 @@
+"""Sentences and tables of a model card, in Markdown. Each is empty where nothing is known."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from ..modeling.configuration_gkgnet import VARIANTS
+
+# As the metadata names the licence of the released GKGNet weights.
+RELEASED_LICENSE = "gkgnet-non-commercial"
+
+# More rows than this are folded.
+LONG_TABLE = 20
+
+DECISIONS = ("CP", "CR", "CF1", "OP", "OR", "OF1")
+
+# What a reader wants to know of a recipe and of the results of a run, in this order.
+TRAINING = {
+    "dataset": "data",
+    "train_split": "trained on the split",
+    "eval_split": "evaluated on the split",
+    "model": "started from",
+    "config": "with the configuration",
+    "backbone_checkpoint": "patch nodes started from",
+    "augmentation": "augmentation",
+    "oversample_threshold": "images repeated with labels rarer than",
+    "num_train_epochs": "epochs",
+    "max_steps": "steps",
+    "per_device_train_batch_size": "images a device and step",
+    "gradient_accumulation_steps": "steps accumulated",
+    "learning_rate": "learning rate",
+    "lr_scheduler_type": "schedule",
+    "lr_step_epochs": "learning rate × 0.1 at the epochs",
+    "warmup_steps": "warm-up steps, or share of all",
+    "patch_learning_rate_factor": "learning rate of the patch nodes ×",
+    "weight_decay": "weight decay",
+    "max_grad_norm": "largest gradient norm",
+    "ema_decay": "decay of the averaged weights",
+    "bf16": "bfloat16",
+    "fp16": "float16",
+    "seed": "seed",
+    "epoch": "epochs trained",
+    "train_loss": "training loss",
+    "train_runtime": "time",
+}
+REPLACED_BY = {"num_train_epochs": "max_steps", "lr_scheduler_type": "lr_step_epochs"}
+
+
+def escape(text: str) -> str:
+    r"""Text that Markdown shows as it is.
+
+    >>> print(escape("dining_table | <b>"))
+    dining\_table \| \<b>
+    """
+    return re.sub(r"([\\`*_\[\]|<])", r"\\\1", " ".join(text.split()))
+
+
+def result_sentence(evaluation: Mapping[str, Any], dataset: str | None) -> str:
+    """The mAP, and on which images; `dataset` is the name to show."""
+    if not evaluation:
+        return ""
+    text = f"**mAP {_number(evaluation['metrics']['mAP'])}**"
+    if evaluation.get("chance_mAP") is not None:
+        text += f" (chance {_number(evaluation['chance_mAP'])})"
+    images = f"{evaluation['num_images']:,} images" if "num_images" in evaluation else "images"
+    split = f", split {escape(evaluation['split'])}" if evaluation.get("split") else ""
+    return f"{text} on {images}{f' of {escape(dataset)}' if dataset else ''}{split}."
+
+
+def result_table(evaluation: Mapping[str, Any], threshold: float | Sequence[float]) -> str:
+    """Precision, recall and F1, and the mAP by object size; at `threshold` where they are of just that."""
+    if not evaluation:
+        return ""
+    measured = {"threshold 0.5": evaluation["metrics"]}
+    if evaluation.get("fitted_metrics") and evaluation.get("threshold") == threshold:
+        measured["the model's own thresholds"] = evaluation["fitted_metrics"]
+    rows = [
+        [f"{words}{top}", *(_number(metrics.get(name + suffix)) for name in DECISIONS)]
+        for words, metrics in measured.items()
+        for top, suffix in (("", ""), (", top 3", "_top3"))
+    ]
+    table = _table(["", *DECISIONS], rows)
+    if sizes := evaluation.get("size_metrics"):
+        named = ", ".join(f"{name.removeprefix('mAP_')} {_number(value)}" for name, value in sizes.items())
+        table += f"\n\nmAP by object size: {named}."
+    return table
+
+
+def label_sentence(threshold: float | Sequence[float]) -> str:
+    """When a label is predicted."""
+    at = f"{threshold:g}" if isinstance(threshold, (int, float)) else "the label's threshold"
+    return f"A label is predicted where its score is at least {at} (`config.decision_threshold`)."
+
+
+def label_table(labels: Sequence[str], threshold: float | Sequence[float], evaluation: Mapping[str, Any]) -> str:
+    """A row a label: its threshold, if it has one of its own, and how well it is found."""
+    if not labels:
+        return ""
+    columns: dict[str, Iterable[str]] = {"label": map(escape, labels)}
+    if not isinstance(threshold, (int, float)):
+        columns["threshold"] = (f"{value:.3f}" for value in threshold)
+    if rows := evaluation.get("per_label"):
+        columns["AP"] = (_number(row.get("AP")) for row in rows)
+        columns["images with it"] = (f"{row['positives']:,}" if "positives" in row else "–" for row in rows)
+    table = _table(list(columns), zip(*columns.values(), strict=True))
+    if len(labels) <= LONG_TABLE:
+        return table
+    return f"<details><summary>All {len(labels):,} labels</summary>\n\n{table}\n\n</details>"
+
+
+def training_table(training: Mapping[str, Any], datasets: Sequence[str]) -> str:
+    """Settings and results of a run, of those that `TRAINING` names; `datasets` are the names on the Hub."""
+    rows = [
+        [words, escape(_setting(name, training[name], datasets))]
+        for name, words in TRAINING.items()
+        if not _unset(training.get(name)) and _unset(training.get(REPLACED_BY.get(name, "")))
+    ]
+    return _table(["setting", "value"], rows) if rows else ""
+
+
+def licence_text(metadata: Mapping[str, Any], training: Mapping[str, Any]) -> str:
+    """Under which licence the weights are, from the fields of the metadata."""
+    origin = f"`{metadata['converted_from']}`" if metadata.get("converted_from") else ""
+    if metadata.get("license_name") == RELEASED_LICENSE:
+        text = (
+            f"The weights come from released GKGNet weights{f' ({origin})' if origin else ''}, whose licence is "
+            "non-commercial. A conversion keeps it, and so does what is fine-tuned from these weights: say so in the "
+            "card of such weights."
+        )
+    elif origin:
+        text = f"The weights were converted from {origin} and stay under the licence of that file."
+    elif metadata.get("license"):
+        text = f"The weights are under the licence `{metadata.get('license_name') or metadata['license']}`."
+    else:
+        text = "Nobody has stated a licence for these weights yet; `gkgnet-hf card FOLDER --license NAME` does."
+    if checkpoint := training.get("backbone_checkpoint"):
+        text += f" Their patch nodes started from `{shown(checkpoint)}`, whose licence holds for them too."
+    return text
+
+
+def shown(source: str, on_hub: Sequence[str] = ()) -> str:
+    """What a card calls a dataset or model: a name on the Hub as it is, of a path the last part.
+
+    >>> shown("/home/me/photos"), shown("user/photos", on_hub=["user/photos"])
+    ('photos', 'user/photos')
+    """
+    return source if source in on_hub else Path(source).name
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None or value != value else f"{value:.1f}"
+
+
+def _unset(value: Any) -> bool:
+    return value is None or value is False or value == -1
+
+
+def _setting(name: str, value: Any, datasets: Sequence[str]) -> str:
+    if name == "model" and value in VARIANTS:
+        return f"an untrained GKGNet-{value.capitalize()}"
+    if name in ("dataset", "model", "backbone_checkpoint"):
+        return shown(value, datasets)
+    if name == "train_runtime":
+        return str(timedelta(seconds=round(value)))
+    if isinstance(value, dict):
+        return ", ".join(f"{field}: {item}" for field, item in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return "yes" if value is True else f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _table(header: list[str], rows: Iterable[Iterable[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,0 +1,149 @@
+"""A folder on disk → a repository on the Hub, in one commit."""
+
+import logging
+import os
+from fnmatch import fnmatch
+from pathlib import Path
+
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub.constants import SAFETENSORS_INDEX_FILE, SAFETENSORS_SINGLE_FILE
+from safetensors import SafetensorError, safe_open
+
+from .card import published_card, write_card
+from .card_files import read_config, read_values
+
+logger = logging.getLogger(__name__)
+
+# What goes beside the weights; subfolders, hidden files and everything else stays.
+TEXTS_AND_PICTURES = ("*.json", "*.md", "*.yaml", "*.py", "*.txt", "*.png", "*.jpg", "*.svg", "LICENSE*")
+# Weights in the repository that the pushed ones replace: left there, a loader might take them in their place.
+WEIGHTS = ("model.safetensors*", "model-*.safetensors", "pytorch_model*.bin", "pytorch_model*.json")
+
+
+def push_folder(
+    folder: str | os.PathLike[str],
+    repo_id: str,
+    private: bool = False,
+    revision: str | None = None,
+    create_pr: bool = False,
+) -> str:
+    """Publish a model's folder, of transformers or timm, in one commit.
+
+    What goes: the configuration, the weights as safetensors, and what stands beside them of `TEXTS_AND_PICTURES`.
+    Pickles (`*.bin`, `*.pt`, `*.pth`), subfolders such as checkpoints, and tables stay here. The model card is written
+    anew for the repository; what people wrote into it, here or there, is kept. Former weights in the repository go in
+    the same commit, its other files stay. A push that breaks off leaves the files of the repository as they were; the
+    next one completes it.
+
+    Args:
+        folder: of a GKGNet, as `save_pretrained`, a training run or `convert_checkpoint` writes it, or of a timm model
+            of this package.
+        repo_id: "user/name", or "name" for one of your own; made if it is not there.
+        private: make it private.
+        revision: the branch; made from `main` if it is not there. Default `main`.
+        create_pr: propose the commit in a pull request against `main`.
+
+    Returns:
+        The address of the commit, or of the pull request.
+
+    Raises:
+        FileNotFoundError, ValueError: for a folder that holds no whole model, see `find_model_files`; before anything
+            is sent.
+        ValueError: for `revision` with `create_pr`, or `private` with a repository that is public; as in `write_card`.
+        OSError: if the Hub refuses, or the upload breaks off.
+
+    Example:
+
+        push_folder("my-gkgnet", "user/my-gkgnet", private=True)
+    """
+    folder = Path(folder)
+    files = find_model_files(folder)
+    if create_pr and revision is not None:
+        raise ValueError(f"A pull request is against main: create_pr excludes revision, got {revision!r}")
+    api = HfApi(library_name="gkgnet_hf")
+    repo_id = _open_repository(api, repo_id, private)
+    if revision is not None and not api.revision_exists(repo_id, revision):
+        api.create_branch(repo_id, branch=revision)
+    card = write_card(folder, repo_id=repo_id, published=published_card(repo_id, revision))
+    files = sorted({*files, card.name})
+    logger.info("To be pushed: %s", ", ".join(files))
+    former = {name for name in api.list_repo_files(repo_id, revision=revision) if _fits(name, WEIGHTS)}
+    operations: list[CommitOperationAdd | CommitOperationDelete] = [
+        *(CommitOperationAdd(name, folder / name) for name in files),
+        *(CommitOperationDelete(name) for name in sorted(former.difference(files))),
+    ]
+    try:
+        commit = api.create_commit(
+            repo_id, operations, commit_message="Upload model", revision=revision, create_pr=create_pr
+        )
+    except RuntimeError as error:  # of huggingface_hub, where the content of a large file does not arrive
+        raise ConnectionError(f"{error} {error.__cause__ or ''} Nothing was changed in {repo_id}.") from error
+    return commit.pr_url or commit.commit_url
+
+
+def find_model_files(folder: str | os.PathLike[str]) -> list[str]:
+    """The names of the files that `push_folder` sends, after a check that they hold a whole model.
+
+    Every safetensors file is opened by its own reader, which compares its header with its length.
+
+    Raises:
+        FileNotFoundError: if there is no configuration or safetensors file, or a part of the weights is missing.
+        ValueError: for a weights file that cannot be read, or a configuration of another model; as `GKGNetConfig`
+            raises.
+    """
+    folder = Path(folder)
+    read_config(folder)
+    files = _find_weights(folder)
+    stays = []
+    for path in sorted(folder.iterdir()):
+        beside = _fits(path.name, TEXTS_AND_PICTURES) and not _fits(path.name, (".*", *WEIGHTS))
+        if path.is_file() and beside:
+            files.append(path.name)
+        elif path.name not in files:
+            stays.append(path.name)
+    if stays:
+        logger.info("Not to be pushed: %s", ", ".join(stays))
+    return files
+
+
+def _find_weights(folder: Path) -> list[str]:
+    if (folder / SAFETENSORS_SINGLE_FILE).is_file():
+        _tensor_names(folder / SAFETENSORS_SINGLE_FILE)
+        return [SAFETENSORS_SINGLE_FILE]
+    if not (folder / SAFETENSORS_INDEX_FILE).is_file():
+        raise FileNotFoundError(
+            f"{folder} must hold {SAFETENSORS_SINGLE_FILE}, or {SAFETENSORS_INDEX_FILE} with its parts; pickles are "
+            "not published"
+        )
+    parts: dict[str, set[str]] = {}
+    for tensor, part in read_values(folder / SAFETENSORS_INDEX_FILE).get("weight_map", {}).items():
+        parts.setdefault(str(part), set()).add(tensor)
+    for part, tensors in parts.items():
+        if not part.endswith(".safetensors") or Path(part).name != part or not (folder / part).is_file():
+            raise FileNotFoundError(f"{folder / SAFETENSORS_INDEX_FILE} names a part that is not there: {part}")
+        if missing := sorted(tensors - _tensor_names(folder / part)):
+            raise ValueError(f"{folder / part} lacks {len(missing)} tensors of the index, as {missing[0]}")
+    if not parts:
+        raise ValueError(f"{folder / SAFETENSORS_INDEX_FILE} names no weights")
+    return [SAFETENSORS_INDEX_FILE, *sorted(parts)]
+
+
+def _tensor_names(path: Path) -> set[str]:
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return set(file.keys())
+    except SafetensorError as error:
+        raise ValueError(f"{path} is no whole safetensors file: {error}") from error
+
+
+def _open_repository(api: HfApi, repo_id: str, private: bool) -> str:
+    """The full name of a repository, made if it is not there."""
+    if not api.repo_exists(repo_id):
+        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+    if private and not api.model_info(repo_id).private:
+        raise ValueError(f"{repo_id} is there already, and public")
+    return repo_id
+
+
+def _fits(name: str, patterns: tuple[str, ...]) -> bool:
+    return "/" not in name and any(fnmatch(name, pattern) for pattern in patterns)

@@ -1,0 +1,434 @@
+"""Model cards: what they say, what they keep of what people wrote, and that the Hub and Python take them."""
+
+import json
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+import yaml
+from huggingface_hub import EvalResult, HfApi, ModelCard, ModelCardData
+from PIL import Image
+from timm.models import save_for_hf
+from transformers import AutoImageProcessor
+from transformers.utils.hub import create_and_tag_model_card
+
+from gkgnet_hf import GKGNetConfig, GKGNetForImageClassification, create_image_processor
+from gkgnet_hf.cli import main
+from gkgnet_hf.hub.card import create_model_card, inherited_metadata, write_card
+from gkgnet_hf.training import (
+    MultiLabelTrainer,
+    MultiLabelTrainingArguments,
+    evaluate,
+    load_model,
+    load_multilabel_dataset,
+    read_recipe,
+    run_training,
+)
+from gkgnet_hf.training.evaluation import evaluate_scores
+
+from .hub import Blob, HubServer, Write, run_client
+from .test_models import WIDTHS, small_config
+from .test_recipes import QUICK, write_photos
+
+LABELS = ["cat", "dining_table", "a|b"]
+RECIPE = {"dataset": "/data/photos", "model": "ti", "learning_rate": 2e-4, "num_train_epochs": 3.0, "max_steps": 20}
+PHOTOS = {"dataset": "photos", "split": "test"}
+HEAD = "---\n{{ card_data }}\n---\n"
+HAND_WRITTEN = "---\nlicense: mit\nlanguage: en\ntags: [pets]\n---\n# By hand\n\nFrom our own garden.\n"
+
+
+def config(**kwargs):
+    return small_config(id2label=dict(enumerate(LABELS)), **kwargs)
+
+
+def evaluation(threshold=0.5):
+    generator = np.random.default_rng(0)
+    scores, targets = generator.random((40, 3), np.float32), generator.integers(0, 2, (40, 3)).astype(np.float32)
+    areas = np.full((40, 3), 50.0**2, np.float32)
+    return evaluate_scores(scores, targets, LABELS, threshold, areas).to_dict()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A model's folder with everything that a card tells of, but for the weights."""
+    folder = tmp_path / "pets"
+    config().save_pretrained(folder)
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(RECIPE))
+    (folder / "all_results.json").write_text('{"train_loss": 12.5, "train_runtime": 75.2}')
+    found = {"dataset": "/data/photos", "split": "test", **evaluation()}
+    (folder / "evaluation.json").write_text(json.dumps(found))
+    return folder
+
+
+def headings(card):
+    return re.findall("^## (.*)", str(card), flags=re.MULTILINE)
+
+
+def section(card, heading):
+    return re.split("\n##? ", str(card).split(f"\n## {heading}\n")[1])[0].strip()
+
+
+def rows(card, heading):
+    """The cells of the table below a heading."""
+    lines = re.findall(r"^\| (.*) \|$", section(card, heading), flags=re.MULTILINE)
+    return {cells[0]: cells[1:] for cells in (line.split(" | ") for line in lines)}
+
+
+def test_metadata_tell_the_hub_what_it_is(folder):
+    data = ModelCard.load(write_card(folder, repo_id="user/pets", license="mit", datasets="user/photos")).data.to_dict()
+    metrics = json.loads((folder / "evaluation.json").read_text())["metrics"]
+    assert data.pop("model-index") == [
+        {
+            "name": "pets",
+            "results": [
+                {
+                    "task": {"type": "image-classification", "name": "Multi-label image classification"},
+                    "dataset": {"name": "photos", "type": "user/photos", "split": "test"},
+                    "metrics": [
+                        {"type": "mAP", "value": round(metrics["mAP"], 2), "name": "mAP"},
+                        {"type": "f1", "value": round(metrics["CF1"], 2), "name": "CF1"},
+                        {"type": "f1", "value": round(metrics["OF1"], 2), "name": "OF1"},
+                    ],
+                }
+            ],
+        }
+    ]
+    assert data == {
+        "library_name": "transformers",
+        "pipeline_tag": "image-classification",
+        "license": "mit",
+        "datasets": "user/photos",
+        "metrics": ["mAP", "f1"],
+        "tags": ["gkgnet", "graph-neural-network", "multi-label"],
+    }
+
+
+def test_tables_hold_the_numbers_of_the_evaluation(folder):
+    card = write_card(folder).read_text()
+    found = json.loads((folder / "evaluation.json").read_text())
+    assert f"**mAP {found['metrics']['mAP']:.1f}** (chance {found['chance_mAP']:.1f}) on 40 images of photos" in card
+    results = rows(card, "Results")
+    for row, suffix in (("threshold 0.5", ""), ("threshold 0.5, top 3", "_top3")):
+        assert results[row] == [f"{found['metrics'][n + suffix]:.1f}" for n in ("CP", "CR", "CF1", "OP", "OR", "OF1")]
+    assert f"small –, medium {found['size_metrics']['mAP_medium']:.1f}, large –" in card
+    labels = rows(card.replace(r"a\|b", "a/b"), "Labels")
+    assert list(labels) == ["label", "---", "cat", r"dining\_table", "a/b"]
+    assert [labels[name] for name in list(labels)[2:]] == [
+        [f"{row['AP']:.1f}", str(row["positives"])] for row in found["per_label"]
+    ]
+
+
+def test_thresholds_of_each_label_are_shown_and_their_metrics_if_they_are_of_these():
+    thresholds = [0.25, 0.5, 0.75]
+    card = create_model_card(config(decision_threshold=thresholds), "pets", evaluation=evaluation(thresholds))
+    assert [row[0] for row in rows(card, "Labels").values()][2:] == ["0.250", "0.500", "0.750"]
+    fitted = evaluation(thresholds)["fitted_metrics"]
+    assert rows(card, "Results")["the model's own thresholds"][2] == f"{fitted['CF1']:.1f}"
+    card = create_model_card(config(), "pets", evaluation=evaluation(thresholds))
+    assert list(rows(card, "Results")) == ["", "---", "threshold 0.5", "threshold 0.5, top 3"]
+
+
+def test_settings_are_those_of_the_recipe_without_the_paths_of_a_machine(folder):
+    card = write_card(folder).read_text()
+    assert rows(card, "Training") == {
+        "setting": ["value"],
+        "---": ["---"],
+        "data": ["photos"],
+        "started from": ["an untrained GKGNet-Ti"],
+        "steps": ["20"],
+        "learning rate": ["0.0002"],
+        "training loss": ["12.5"],
+        "time": ["0:01:15"],
+    }
+    assert "/data" not in card
+
+
+@pytest.mark.parametrize(
+    ("missing", "sections"),
+    [
+        (["evaluation.json"], {"Results"}),
+        (["recipe.yaml"], set()),
+        (["recipe.yaml", "all_results.json", "evaluation.json"], {"Results", "Training"}),
+    ],
+)
+def test_what_is_not_known_has_no_section(folder, missing, sections):
+    everything = {"Use", "Labels", "Results", "Training", "Limits", "Licence", "Citation"}
+    assert set(headings(write_card(folder).read_text())) == everything
+    (folder / "README.md").unlink()
+    for name in missing:
+        (folder / name).unlink()
+    card = write_card(folder).read_text()
+    assert set(headings(card)) == everything - sections
+    assert not re.search(r"None(?!\))", card)
+    assert "\n\n\n" not in card
+
+
+def test_what_people_write_stays(folder):
+    path = write_card(folder, license="mit", tags="pets")
+    above, below = "Read this first.\n\n", "\n## Our garden\n\nThe cats live there.\n"
+    meta, body = path.read_text().split("<!-- gkgnet-hf: start")
+    path.write_text(
+        f"{meta.replace('license', 'language: en' + chr(10) + 'license')}{above}<!-- gkgnet-hf: start{body}{below}"
+    )
+    (folder / "evaluation.json").unlink()
+    write_card(folder, repo_id="user/other")
+    written = path.read_text()
+    card = ModelCard(written)
+    assert card.text.startswith(above)
+    assert card.text.endswith(f"<!-- gkgnet-hf: end -->\n{below}")
+    assert 'from_pretrained("user/other")' in card.text
+    assert "## Results" not in card.text
+    assert (card.data.license, card.data.language) == ("mit", "en")
+    assert card.data.tags[-1] == "pets"
+    assert write_card(folder, repo_id="user/other").read_text() == written
+
+
+def test_a_card_written_by_hand_stays_whole(folder):
+    (folder / "README.md").write_text(HAND_WRITTEN)
+    card = ModelCard.load(write_card(folder, license="apache-2.0"))
+    assert card.text.endswith("# By hand\n\nFrom our own garden.\n")
+    assert (card.data.license, card.data.language) == ("apache-2.0", "en")
+
+
+def test_what_people_write_on_the_hub_stays_and_comes_once(folder):
+    published = write_card(folder).read_text() + "\nFrom the Hub.\n"
+    (folder / "README.md").write_text((folder / "README.md").read_text() + "\nFrom the folder.\n")
+    for _ in range(2):
+        text = write_card(folder, published=published).read_text()
+        assert [text.count(line) for line in ("From the folder.", "From the Hub.", "## Citation")] == [1, 1, 1]
+
+
+def test_results_on_other_data_stay_and_those_on_the_same_are_replaced():
+    zoo = EvalResult("image-classification", "user/zoo", "zoo", "mAP", 10.0, dataset_split="test")
+    card = ModelCard.from_template(ModelCardData(model_name="pets", eval_results=[zoo]), template_str=HEAD)
+    for score, source in ((20.0, {}), (25.0, PHOTOS), (30.0, PHOTOS)):
+        found = {"metrics": {"mAP": score}, **source}
+        card = create_model_card(config(), "pets", evaluation=found, earlier=[str(card)])
+    assert [(r.dataset_name, r.metric_value) for r in card.data.eval_results] == [("photos", 30.0), ("zoo", 10.0)]
+
+
+def test_what_is_undefined_is_no_result():
+    card = create_model_card(config(), "pets", evaluation={"metrics": {"mAP": float("nan"), "CF1": None}})
+    assert "**mAP –** on images." in card.text
+    assert card.data.eval_results is None
+
+
+def test_the_card_that_transformers_fills_with_nothing_is_not_kept():
+    filler = create_and_tag_model_card("user/pets", tags=["pets"])
+    assert "[More Information Needed]" in filler.text
+    card = create_model_card(config(), "user/pets", earlier=[str(filler)])
+    assert "[More Information Needed]" not in card.text
+    edited = str(filler).replace("[More Information Needed]", "Our garden", 1)
+    assert "Our garden" in create_model_card(config(), "user/pets", earlier=[edited]).text
+
+
+def test_converted_weights_keep_their_licence(folder, tmp_path):
+    card = ModelCard.load(write_card(folder, license="gkgnet-non-commercial", converted_from="gkgnet_coco_576.pth"))
+    assert (card.data.license, card.data.license_name) == ("other", "gkgnet-non-commercial")
+    for _ in range(2):
+        assert "released GKGNet weights (`gkgnet_coco_576.pth`), whose licence is" in card.text
+        card = ModelCard.load(write_card(folder, repo_id="user/pets"))
+    with pytest.raises(ValueError, match="keep their licence, gkgnet-non-commercial, got 'mit'"):
+        write_card(folder, license="mit")
+    inherited = inherited_metadata(str(folder))
+    assert inherited["license_name"] == "gkgnet-non-commercial"
+    tuned = create_model_card(config(), "tuned", **inherited)
+    assert (tuned.data.license_name, "gkgnet_coco_576.pth" in tuned.text) == ("gkgnet-non-commercial", True)
+    (tmp_path / "gkgnet_coco_576.pth").touch()
+    released = inherited_metadata(str(tmp_path / "gkgnet_coco_576.pth"))
+    assert released == {"license": "gkgnet-non-commercial", "converted_from": "gkgnet_coco_576.pth"}
+
+
+def test_other_licences_are_named_or_asked_for():
+    def licence(**metadata):
+        card = create_model_card(config(), "pets", training={"backbone_checkpoint": "/x/pvig_s.pth"}, **metadata)
+        return section(card, "Licence")
+
+    assert "under the licence `mit`" in licence(license="mit")
+    assert "stay under the licence of that file" in licence(converted_from="pvig_s.pth")
+    assert "Nobody has stated a licence" in licence()
+    assert "Their patch nodes started from `pvig_s.pth`" in licence()
+
+
+def test_a_base_model_on_the_hub_is_named_and_a_size_is_none(tmp_path):
+    assert inherited_metadata("user/net") == {"base_model": "user/net"}
+    assert inherited_metadata("ti") == inherited_metadata(str(tmp_path)) == {}
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("config.json", None, "has no config.json"),
+        ("config.json", '{"model_type": "vit"}', "must be of a GKGNet"),
+        ("evaluation.json", "{", "evaluation.json cannot be read"),
+        ("evaluation.json", '{"mAP": 3}', "must hold metrics with an mAP"),
+        ("evaluation.json", '{"metrics": {"mAP": 3}, "per_label": [{"label": "dog"}]}', "model's 3 labels .*got 1"),
+        ("recipe.yaml", "- dataset", "must hold names and values, got list"),
+        ("recipe.yaml", "a: [", "recipe.yaml cannot be read"),
+        ("all_results.json", "[]", "must hold names and values, got list"),
+        ("README.md", "---\na: b: c\n---\n", "metadata of the model card cannot be read"),
+        ("README.md", "<!-- gkgnet-hf: start. -->\n# Pets\n", "start of a generated part but not its end"),
+    ],
+)
+def test_a_wrong_file_is_one_clear_error(folder, file, text, message):
+    (folder / file).unlink(missing_ok=True)
+    if text is not None:
+        (folder / file).write_text(text)
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        write_card(folder)
+    assert not (folder / "README.md").exists() or (folder / "README.md").read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"repo_id": "pets"}, "repo_id must be user/name, got 'pets'"),
+        ({"repo_id": "user/a pet"}, "a pet"),
+        ({"datasets": "../photos"}, r"\.\./photos"),
+    ],
+)
+def test_a_wrong_name_is_one_clear_error(folder, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        write_card(folder, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["--repo-id", "user/pets", "--license", "mit", "--dataset", "user/photos"], 0, "README.md\n"),
+        (["--repo-id", "pets"], 2, "gkgnet-hf: repo_id must be user/name, got 'pets'\n"),
+    ],
+)
+def test_the_command_writes_the_card(folder, monkeypatch, capsys, words, code, said):
+    monkeypatch.setattr("sys.argv", ["gkgnet-hf", "card", str(folder), *words])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert (stop.value.code or 0) == code
+    assert "".join(capsys.readouterr()).endswith(said)
+    if code == 0:
+        data = ModelCard.load(folder / "README.md").data
+        assert (data.license, data.datasets) == ("mit", "user/photos")
+
+
+def test_training_leaves_the_evaluation_and_the_card(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_photos(tmp_path / "photos")
+    words = ["custom", *QUICK, "--config", '{"hidden_sizes": [16, 16, 32, 32], "depths": [1, 1, 1, 1]}']
+    metrics = run_training(read_recipe([*words, "--output_dir", "out"]))
+    found = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    validation = load_multilabel_dataset("photos", "validation")
+    again = evaluate(load_model("out"), AutoImageProcessor.from_pretrained("out"), validation).to_dict()
+    assert (found.pop("dataset"), found.pop("split")) == ("photos", "validation")
+    assert found == again
+    assert metrics["eval_mAP"] == pytest.approx(found["metrics"]["mAP"])
+    card = ModelCard.load("out/README.md")
+    assert f"**mAP {found['metrics']['mAP']:.1f}**" in card.text
+    assert card.data.get("datasets") is None
+    assert rows(card, "Training")["steps"] == ["2"]
+
+
+def test_a_push_that_cannot_read_the_card_on_the_hub_is_left_out(tmp_path, monkeypatch, caplog):
+    def fail(*_):
+        raise OSError("no way there")
+
+    monkeypatch.setattr("gkgnet_hf.training.trainer.published_card", fail)
+    arguments = MultiLabelTrainingArguments(output_dir=str(tmp_path), report_to="none", use_cpu=True)
+    trainer = MultiLabelTrainer(model=GKGNetForImageClassification(config()), args=arguments)
+    trainer.hub_model_id = "user/pets"
+    trainer._push_from_checkpoint(str(tmp_path))
+    assert "Nothing is pushed this time: the card of user/pets: no way there" in caplog.text
+    assert not (tmp_path / "README.md").exists()
+
+
+def test_the_cards_of_this_repository_are_up_to_date():
+    """Of MODEL_CARD.md everything that does not depend on the training run."""
+    written = Path(__file__).parents[1].joinpath("MODEL_CARD.md").read_text()
+    recipe = read_recipe(["digits"])
+    digits = GKGNetConfig(image_size=96, id2label={i: str(i) for i in range(10)}, **recipe.model.config)
+    card = create_model_card(digits, "gkgnet-digits", earlier=[written])
+    for heading in ("Use", "Limits", "Licence", "Citation"):
+        assert section(card, heading) == section(written, heading)
+    assert f"{section(card, 'Citation')}\n\n# GKGNet, the architecture\n" in written
+
+
+def push_while_training(directory):
+    """Push from each of two steps and at the end, into a repository that has a card; and a model of timm."""
+    os.chdir(directory)
+    torch.manual_seed(0)
+    network = config(decision_threshold=[0.0, 0.0, 0.0])
+    trainer = MultiLabelTrainer(
+        model=GKGNetForImageClassification(network),
+        args=MultiLabelTrainingArguments(
+            output_dir="trained",
+            max_steps=2,
+            save_steps=1,
+            per_device_train_batch_size=2,
+            report_to="none",
+            use_cpu=True,
+            push_to_hub=True,
+            hub_model_id="user/pets",
+            hub_always_push=True,
+        ),
+        train_dataset=[{"pixel_values": torch.randn(3, 64, 64), "labels": torch.tensor([1.0, 0, 0])}] * 4,
+        eval_dataset=[{"pixel_values": torch.randn(3, 64, 64), "labels": torch.tensor([1.0, 0, 1])}] * 4,
+        processing_class=create_image_processor(network),
+    )
+    trainer.train()
+    metrics = trainer.evaluate()
+    trainer.push_to_hub(dataset_tags="user/photos")
+    sizes = {"embed_dims": WIDTHS, "depths": (1, 1, 2, 1), "img_size": 64, "num_classes": 5}
+    save_for_hf(timm.create_model("gkgnet_s", **sizes), "classifier", model_args=sizes, safe_serialization=True)
+    write_card("classifier", repo_id="user/classifier", license="apache-2.0")
+    HfApi().create_repo("user/classifier")
+    HfApi().upload_folder(repo_id="user/classifier", folder_path="classifier")
+    return metrics["eval_mAP"]
+
+
+# What the Python of both cards prints and makes, each piece in a namespace of its own.
+RUN_SNIPPETS = """
+import os, re
+from contextlib import redirect_stdout
+from io import StringIO
+from huggingface_hub import ModelCard
+
+os.chdir({directory!r})
+result = []
+for name in ("user/pets", "user/classifier"):
+    for snippet in re.findall(r"```python\\n(.*?)```", ModelCard.load(name).text, flags=re.DOTALL):
+        namespace, printed = {{}}, StringIO()
+        with redirect_stdout(printed):
+            exec(snippet, namespace)
+        result.append([printed.getvalue(), *(list(f.shape) for f in namespace.get("features", []))])
+        if "classify" in namespace:
+            result[-1] = namespace["classify"]("photo.jpg", top_k=None)
+"""
+
+
+def test_the_hub_and_python_take_cards_as_they_are(tmp_path):
+    Image.new("RGB", (80, 60), (200, 60, 100)).save(tmp_path / "photo.jpg")
+    with HubServer() as hub:
+        repository = hub.create_repository("models/user/pets")
+        repository.commit("main", [Write("README.md", Blob(HAND_WRITTEN.encode()))], title="By hand")
+        code = f"from tests.test_card import push_while_training as push; result = push({str(tmp_path)!r})"
+        score = run_client(code, hub.environment())
+        commits = [commit for commit in repository.commits.values() if "config.json" in commit.files]
+        cards = [ModelCard(commit.files["README.md"].content.decode()) for commit in commits]
+        (printed,), predictions, (_, *features), (_, *timm_features) = run_client(
+            RUN_SNIPPETS.format(directory=str(tmp_path)), hub.environment()
+        )
+    assert {exchange.status for exchange in hub.exchanges if exchange.path == "/api/validate-yaml"} == {200}
+    assert len(cards) >= 3
+    for card in cards:
+        assert card.text.endswith("From our own garden.\n")
+        assert "## Use" in card.text
+        assert (card.data.license, card.data.language) == ("mit", "en")
+    assert cards[-1].data.datasets == "user/photos"
+    assert [r.metric_value for r in cards[-1].data.eval_results if r.metric_type == "mAP"] == [round(score, 2)]
+    assert [line.split()[0] for line in printed.splitlines()] == LABELS
+    assert sorted(row["label"] for row in predictions) == sorted(LABELS)
+    assert features == [[1, width, 16 // 2**i, 16 // 2**i] for i, width in enumerate(WIDTHS)]
+    assert timm_features == [[1, width, 56 // 2**i, 56 // 2**i] for i, width in enumerate(WIDTHS)]

@@ -1,0 +1,223 @@
+"""To the Hub and back: one process pushes, a fresh one with an empty cache loads, against the Hub in tests/hub."""
+
+import io
+import re
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+
+from .drawing import draw_checkpoint
+from .hub import Blob, HubServer, Write, run_client
+from .hub_clients import REPO, SMALL, build, digest
+
+ROOT = Path(__file__).parents[1]
+# transformers 5.23 with what timm 1.0.31 writes; the folders of `gkgnet-hf convert` avoid it.
+WRAPPER_ERROR = "got multiple values for keyword argument 'num_classes'"
+FIRST_STEP = "Training in progress, step 1"
+
+
+def commit(hub, name, files):
+    """Put files into a repository as somebody else would."""
+    key = f"models/{name}"
+    repository = hub.repositories.get(key) or hub.create_repository(key)
+    large = (".safetensors", ".bin")
+    writes = [Write(path, Blob(content, lfs=path.endswith(large))) for path, content in files.items()]
+    repository.commit("main", writes, title="Add files")
+
+
+def commit_model(hub, name, model, folder):
+    model.save_pretrained(folder)
+    commit(hub, name, {path.name: path.read_bytes() for path in folder.iterdir()})
+
+
+def pickled(model):
+    file = io.BytesIO()
+    torch.save(model.state_dict(), file)
+    return file.getvalue()
+
+
+def snippets():
+    section = (ROOT / "README.md").read_text().split("## Share and load")[1].split("\n## ")[0]
+    return re.findall(r"```(?:python|sh)\n(.*?)```", section, flags=re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def hub():
+    with HubServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def pushed(hub, tmp_path_factory):
+    """What the process says that pushes everything; the Hub refuses one upload and one commit."""
+    folder = tmp_path_factory.mktemp("pushed")
+    for seed in (5, 6):
+        commit_model(hub, "user/changed", build(seed), folder / f"changed-{seed}")
+    commit(hub, "user/interrupted", {"config.json": b"{}", "model.safetensors": b"former", "notes.txt": b"kept"})
+    hub.faults.stale_revision()
+    hub.faults.upload_error(status=403, after=1)
+    hub.faults.commit_error(status=500)
+    return client(hub, f"push_all({str(folder)!r})")
+
+
+@pytest.fixture(scope="module")
+def loaded(hub, pushed, tmp_path_factory):
+    """What the process says that loads everything; the connection drops in the middle of its first download."""
+    folder = tmp_path_factory.mktemp("loaded")
+    commit_model(hub, "user/broken", build(0), folder / "broken")
+    hub.faults.drop_download(after_bytes=100_000, times=6)
+    model = build(0)
+    commit(
+        hub, "user/pickle", {"config.json": model.config.to_json_string().encode(), "pytorch_model.bin": pickled(model)}
+    )
+    timm_model = timm.create_model("gkgnet_s", num_classes=3, **SMALL)
+    timm.models.save_for_hf(timm_model, folder / "timm", model_args=SMALL, safe_serialization=False)
+    commit(hub, "user/timm-pickle", {path.name: path.read_bytes() for path in (folder / "timm").iterdir()})
+    torch.save(draw_checkpoint("gkgnet_t_224_labels80", seed=1), folder / "gkgnet_coco_576.pth")
+    step = next(commit.id for commit in history(hub, "user/trained") if commit.title == FIRST_STEP)
+    return client(hub, f"load_all({str(folder)!r}, {pushed['models']['commit']!r}, {step!r}, {snippets()!r})")
+
+
+def client(hub, call):
+    name = call.split("(")[0]
+    environment = hub.environment(PYTHONPATH=str(ROOT))
+    return run_client(f"from tests.hub_clients import {name}\nresult = {call}", environment)
+
+
+def history(hub, name, revision="main"):
+    """Commits of a branch, newest first."""
+    found = [hub.repositories[f"models/{name}"].find(revision)]
+    while found[-1].parent:
+        found.append(found[-1].parent)
+    return found
+
+
+def files(hub, name, revision="main"):
+    return set(hub.repositories[f"models/{name}"].find(revision).files) - {".gitattributes"}
+
+
+def test_a_model_comes_back_to_the_bit_by_tag_commit_and_branch(pushed, loaded):
+    first, second, third = pushed["models"]["digests"]
+    assert loaded["models"] == [first, first, second, third]  # v1, its commit, main, next
+
+
+def test_every_class_loads_what_it_is_of(pushed, loaded):
+    assert loaded["without classifier"] == pushed["models"]["without classifier"]
+    assert loaded["backbones"] == [pushed["models"]["backbone"]] * 2
+
+
+def test_a_pipeline_says_the_same_before_and_after(pushed, loaded):
+    assert len(pushed["models"]["pipeline"]) == 5
+    assert loaded["pipeline"] == pushed["models"]["pipeline"]
+
+
+def test_weights_in_parts_come_back(hub, pushed, loaded):
+    assert sum(name.endswith(".safetensors") for name in files(hub, "user/parts")) > 1
+    assert loaded["parts"] == pushed["models"]["digests"][2]
+
+
+def test_a_timm_model_comes_back_to_the_bit(pushed, loaded):
+    assert loaded["timm"] == pushed["timm"]["digest"]
+    assert loaded["wrapped"] == pushed["timm"]["digest"] or WRAPPER_ERROR in loaded["wrapped"]
+
+
+def test_the_patch_nodes_of_a_released_file_come_back_in_timm_and_its_wrapper(loaded):
+    converted = loaded["converted"]
+    assert converted["codes"] == [0, 0]
+    assert converted["local"] == converted["timm"] == converted["wrapped"]
+
+
+def test_training_pushes_as_it_saves(hub, pushed, loaded):
+    assert history(hub, "user/trained")[0].title == "End of training"
+    assert loaded["trained"] == pushed["trained"]
+    assert loaded["processor"].startswith("ViTImageProcessor")
+
+
+def test_only_safetensors_are_written(hub, pushed):
+    for name in ("user/gkgnet-coco-576", "user/parts", "user/gkgnet_s", "user/trained", "user/folder"):
+        binary = {path for path in files(hub, name) if path.endswith((".bin", ".pt", ".pth", ".pkl", ".ckpt"))}
+        assert binary <= {"training_args.bin"}  # transformers' Trainer writes it; nothing loads it
+        assert any(path.endswith(".safetensors") for path in files(hub, name))
+
+
+def test_a_pickle_is_refused(hub, loaded):
+    for refusal in loaded["pickles"]:
+        assert "Error: " in refusal
+    sent = [exchange.path for exchange in hub.exchanges if exchange.method == "GET"]
+    assert not [path for path in sent if "pytorch_model.bin" in path]
+
+
+def test_a_folder_is_pushed_to_main_a_branch_and_a_pull_request(hub, pushed, loaded):
+    first, second = pushed["folder"]["digests"]
+    assert loaded["folder"] == [first, second, second]
+    main, branch, pull = pushed["folder"]["urls"]
+    assert main.endswith(hub.repositories["models/user/folder"].find("main").id)
+    assert branch.endswith(hub.repositories["models/user/folder"].find("try/second").id)
+    assert pull.endswith("/discussions/1")
+
+
+def test_a_folder_is_pushed_in_one_commit_without_what_is_nobodys_business(hub, pushed):
+    assert [commit.title for commit in history(hub, "user/folder")] == ["Upload model", "initial commit"]
+    assert {"README.md", "config.json", "model.safetensors"} <= files(hub, "user/folder")
+    assert not {
+        name for name in files(hub, "user/folder") if not name.endswith((".json", ".md", ".py", ".safetensors"))
+    }
+    assert not {name for name in files(hub, "user/folder") if "/" in name or name.startswith(".")}
+
+
+def test_private_is_private_or_an_error(hub, pushed):
+    assert hub.repositories["models/user/folder"].private
+    code, _, err = pushed["folder"]["public"]
+    assert code == 2
+    assert f"{REPO} is there already, and public" in err
+
+
+@pytest.mark.parametrize("case", ["public", "wrong token", "wrong name"])
+def test_a_refusal_of_the_hub_is_one_line_and_exit_code_2(pushed, case):
+    code, out, err = pushed["folder"][case]
+    assert (code, out) == (2, "")
+    assert err.splitlines()[-1].startswith("gkgnet-hf: ")
+    assert "Traceback" not in err
+
+
+def test_a_wrong_token_loads_nothing(loaded):
+    assert "Error: " in loaded["wrong token"]
+    assert "401" in loaded["wrong token"]
+
+
+def test_an_interrupted_push_changes_nothing_and_the_next_completes_it(hub, pushed, loaded):
+    upload, commit, success = pushed["interrupted"]["tries"]
+    assert [attempt["code"] for attempt in (upload, commit, success)] == [2, 2, 0]
+    assert "Nothing was changed in user/interrupted" in upload["err"]
+    after, before, _ = history(hub, "user/interrupted")
+    assert upload["sha"] == commit["sha"] == before.id
+    assert success["sha"] == after.id
+    assert loaded["pushed again"] == pushed["interrupted"]["digest"]
+
+
+def test_a_push_replaces_former_weights_and_keeps_other_files(hub, pushed):
+    assert "notes.txt" in files(hub, "user/interrupted")
+    assert "model.safetensors" not in files(hub, "user/interrupted")
+
+
+def test_an_interrupted_download_leaves_nothing_that_loads(loaded):
+    assert loaded["interrupted"]["left"]
+    for tried, *weights in loaded["interrupted"]["left"]:
+        assert "Error: " in tried
+        assert weights == []
+    assert loaded["interrupted"]["digest"] == digest(build(0))
+
+
+def test_a_stale_answer_gives_one_state_or_the_other(pushed):
+    assert pushed["stale"] in [digest(build(5)), digest(build(6))]
+
+
+def test_the_snippets_of_readme_run_as_written(hub, loaded):
+    assert len(snippets()) == 3
+    done = loaded["README"]
+    assert done["loaded"] == done["pushed"]
+    first, second = done["converted"]
+    assert first == second
+    assert hub.repositories["models/user/gkgnet-coco"].private

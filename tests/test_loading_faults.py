@@ -1,0 +1,158 @@
+"""A damaged or foreign checkpoint is one clear error, never a network that is random in part."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors.torch import load_file
+from transformers import AutoModelForImageClassification, ConvNextConfig, ConvNextForImageClassification
+
+from gkgnet_hf import GKGNetBackbone, GKGNetConfig, GKGNetForImageClassification, GKGNetModel
+
+from .test_models import NUM_LABELS, small_config
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("saved")
+    GKGNetForImageClassification(small_config()).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(saved, tmp_path):
+    return shutil.copytree(saved, tmp_path / "model")
+
+
+def flip(content, position, bit=1):
+    return content[:position] + bytes([content[position] ^ bit]) + content[position + 1 :]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: b"",
+        lambda content: content[:100],
+        lambda content: content[:-1],
+        lambda content: flip(content, 0),  # length of the header
+        lambda content: flip(content, content.index(b"shape")),
+        lambda content: flip(content, content.index(b"F32"), bit=4),  # B32, no dtype
+    ],
+    ids=["empty", "header cut", "tensors cut", "length flipped", "key flipped", "dtype flipped"],
+)
+def test_a_damaged_file_names_its_folder(folder, damage):
+    weights = folder / "model.safetensors"
+    weights.write_bytes(damage(weights.read_bytes()))
+    with pytest.raises(ValueError, match=rf"weights in {folder} cannot be read: .*header"):
+        AutoModelForImageClassification.from_pretrained(folder)
+
+
+def test_a_flipped_name_is_a_missing_tensor(folder):
+    weights = folder / "model.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(flip(content, content.index(b"patch_classifier.bias")))
+    with pytest.raises(ValueError, match=r"not whole, 1 tensors do not fit: patch_classifier\.bias is missing"):
+        AutoModelForImageClassification.from_pretrained(folder)
+
+
+def test_another_number_of_labels_names_the_tensors_and_both_shapes(folder):
+    message = r"label_classifier\.bias is \(5,\), not \(9,\)"
+    with pytest.raises(ValueError, match=message):
+        GKGNetForImageClassification.from_pretrained(folder, num_labels=9)
+    rewrite(folder, id2label={str(i): str(i) for i in range(9)})
+    with pytest.raises(ValueError, match=message):
+        AutoModelForImageClassification.from_pretrained(folder)
+    assert GKGNetForImageClassification.from_pretrained(folder, ignore_mismatched_sizes=True).num_labels == 9
+
+
+def test_a_base_model_has_no_classifier_to_load(tmp_path):
+    GKGNetModel(small_config()).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"4 tensors do not fit: label_classifier\.bias is missing"):
+        AutoModelForImageClassification.from_pretrained(tmp_path)
+    model, report = GKGNetForImageClassification.from_pretrained(tmp_path, output_loading_info=True)
+    assert len(report["missing_keys"]) == 4
+    assert isinstance(model, GKGNetForImageClassification)
+
+
+def test_patch_nodes_have_no_label_nodes_to_load(tmp_path):
+    GKGNetBackbone(small_config()).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"label_embedding\.weight is missing"):
+        GKGNetModel.from_pretrained(tmp_path)
+
+
+def test_another_kind_of_model_is_refused(tmp_path):
+    config = ConvNextConfig(hidden_sizes=[8, 8, 8, 8], depths=[1, 1, 1, 1])
+    ConvNextForImageClassification(config).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="do not fit"):
+        GKGNetForImageClassification.from_pretrained(tmp_path)
+
+
+def test_pickled_weights_are_read_only_when_asked_for(folder):
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    torch.save(tensors, folder / "pytorch_model.bin")
+    with pytest.raises(OSError, match=r"no file named model\.safetensors"):
+        AutoModelForImageClassification.from_pretrained(folder)
+    model = AutoModelForImageClassification.from_pretrained(folder, use_safetensors=False)
+    assert torch.equal(model.patch_classifier.bias, tensors["patch_classifier.bias"])
+
+
+def test_a_missing_shard_is_named(tmp_path):
+    GKGNetForImageClassification(small_config()).save_pretrained(tmp_path, max_shard_size="200kB")
+    shard = sorted(tmp_path.glob("model-*.safetensors"))[1]
+    shard.unlink()
+    with pytest.raises(OSError, match=shard.name):
+        AutoModelForImageClassification.from_pretrained(tmp_path)
+
+
+def rewrite(folder, **fields):
+    file = folder / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **fields}))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("depths", "2222", "expected a list, got str"),
+        ("image_size", "64", "expected int, got str"),
+        ("num_neighbors", 9.5, "expected int, got float"),
+        ("drop_path_rate", None, "expected float, got NoneType"),
+        ("problem_type", "several", "got several"),
+        ("id2label", ["cat"], "expected a dict, got list"),
+        ("gkgnet_hf_version", 1, "expected str, got int"),
+        ("id2label", {"first": "cat"}, r"must name the labels 0 to 0, got \['first'\]"),
+        ("id2label", {"1": "cat", "2": "dog"}, r"must name the labels 0 to 1, got \['1', '2'\]"),
+        ("num_labels", "5", "must be an integer, got '5'"),
+        ("num_neighbours", 9, "is no field of GKGNetConfig; did you mean num_neighbors"),
+        ("depth", [1, 1, 2, 1], "is no field of GKGNetConfig; did you mean depths"),
+        ("out_feature", ["stem"], "is no field of GKGNetConfig; did you mean out_features"),
+    ],
+)
+def test_a_wrong_field_is_named(folder, field, value, message):
+    rewrite(folder, **{field: value})
+    with pytest.raises((ValueError, StrictDataclassError), match=rf"(?s){field}.*{message}"):
+        AutoModelForImageClassification.from_pretrained(folder)
+
+
+def test_fields_that_transformers_and_other_tools_write_are_kept(folder):
+    others = {
+        "transformers.js_config": {"dtype": "q8"},
+        "custom_pipelines": {},
+        "tie_word_embeddings": False,
+        "finetuning_task": "digits",
+        "a_field_of_tomorrow": 1,
+    }
+    rewrite(folder, torch_dtype="float32", _name_or_path="elsewhere", **others)
+    model = AutoModelForImageClassification.from_pretrained(folder)
+    assert model.config.num_labels == NUM_LABELS
+    model.save_pretrained(folder)
+    written = json.loads((folder / "config.json").read_text())
+    assert {name: written.get(name) for name in others} == others
+
+
+def test_a_configuration_that_is_no_json_is_named(folder):
+    (folder / "config.json").write_text("{")
+    with pytest.raises(OSError, match=r"config\.json' is not a valid JSON file"):
+        GKGNetConfig.from_pretrained(folder)

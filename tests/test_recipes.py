@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from gkgnet_hf import GKGNetForImageClassification
-from gkgnet_hf.training import create_model, load_model, read_recipe, run_training
+from gkgnet_hf.training import create_model, load_model, load_multilabel_dataset, read_recipe, run_training
 from gkgnet_hf.training.data.digits import make_digits
 from gkgnet_hf.training.data.voc import VOC_LABELS
 from gkgnet_hf.training.recipe import recipe_names
@@ -159,6 +159,17 @@ def test_bad_images_are_an_error_before_training_or_skipped_and_listed(workplace
     assert "3.jpg" in (tmp_path / "out" / "bad_images.csv").read_text()
 
 
+def test_a_stream_trains(workplace, tmp_path):
+    rows = load_multilabel_dataset(workplace / "photos")
+    for split in ("train", "validation"):
+        (tmp_path / "hub" / "data").mkdir(exist_ok=True, parents=True)
+        rows.select_columns(["image", "label_ids"]).to_parquet(tmp_path / "hub" / "data" / f"{split}-00000.parquet")
+    words = ["custom", "--dataset", str(tmp_path / "hub"), "--streaming", "--output_dir", str(tmp_path / "out"), *QUICK]
+    words += ["--load_best_model_at_end", "false", "--early_stopping_patience", "null"]
+    assert 0 <= run_training(read_recipe(words))["eval_mAP"] <= 100
+    assert load_model(str(tmp_path / "out")).config.id2label == {0: "green", 1: "red"}
+
+
 def test_a_folder_that_cannot_be_written_is_an_error_before_anything_else(workplace, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="file"):
@@ -204,6 +215,12 @@ def test_weights_that_do_not_fit_are_clear_errors(workplace, tmp_path):
 def test_wrong_words_are_one_clear_error(words, message):
     with pytest.raises(ValueError, match=message):
         read_recipe([*words, "--use_cpu"])
+
+
+def test_null_takes_an_argument_back():
+    recipe = read_recipe(["custom", "--use_cpu", "--ema_decay", "null", "--labels", "a", "b", "--labels", "null"])
+    assert recipe.training.ema_decay is None
+    assert recipe.data.labels is None
 
 
 def test_wrong_recipe_files_are_one_clear_error(tmp_path):

@@ -52,6 +52,7 @@ class MultiLabelTrainingArguments(TrainingArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.dataloader_persistent_workers &= self.dataloader_num_workers > 0  # torch raises otherwise
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise ValueError(f"ema_decay must be between 0 and 1, got {self.ema_decay}")
         if self.patch_learning_rate_factor < 0:

@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 RECIPE_FILE = "recipe.yaml"
 BAD_IMAGES_FILE = "bad_images.csv"
+SHUFFLE_BUFFER = 1000  # images of a stream in memory, still encoded
 
 
 def run_training(recipe: Recipe) -> dict[str, float]:
@@ -91,7 +92,8 @@ def load_datasets(recipe: Recipe, output: Path) -> tuple[Dataset | IterableDatas
         if isinstance(dataset, Dataset) and data.check_data:
             (bad,) = broadcast_object_list([find_bad_images(dataset) if main_process else None])
             dataset = drop_bad_images(dataset, bad, data.on_bad_image, bad_images_file)
-        logger.info("%s, %s: %s", data.dataset, split, summarize(dataset))
+        if main_process:
+            logger.info("%s, %s: %s", data.dataset, split, summarize(dataset))
         splits.append(dataset)
     return splits[0], splits[1] if len(splits) == 2 else None
 
@@ -109,7 +111,9 @@ def build_trainer(
     )
     processor = create_image_processor(model.config)
     seed = recipe.training.seed
-    if recipe.data.oversample_threshold is not None:
+    if isinstance(train, IterableDataset):
+        train = train.shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER)
+    elif recipe.data.oversample_threshold is not None:
         train = oversample(train, recipe.data.oversample_threshold, seed)
     return MultiLabelTrainer(
         model=model,

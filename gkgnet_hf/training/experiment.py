@@ -17,6 +17,7 @@ from .data.summary import summarize
 from .initialize import create_model
 from .oversampling import oversample
 from .recipe import Recipe
+from .saving import last_checkpoint
 from .trainer import MultiLabelTrainer
 from .transforms import Transform, eval_transform, train_transform
 
@@ -30,7 +31,7 @@ SHUFFLE_BUFFER = 1000  # images of a stream in memory, still encoded
 def run_training(recipe: Recipe) -> dict[str, float]:
     """Train, evaluate and save what a recipe describes.
 
-    The output folder then holds the model and its image processor, `recipe.yaml` (every argument resolved), the
+    The output folder then holds the model and its image processor, `recipe.yaml` (file and command line together), the
     metrics (`all_results.json`), the checkpoints, and `bad_images.csv` if images were skipped.
 
     Args:
@@ -49,6 +50,8 @@ def run_training(recipe: Recipe) -> dict[str, float]:
 
         run_training(read_recipe(["digits", "--dataset", "digits", "--output_dir", "my-model"]))
     """
+    if recipe.data.streaming:
+        _check_streaming(recipe)
     output = _prepare_output(recipe)
     set_seed(recipe.training.seed)
     train, validation = load_datasets(recipe, output)
@@ -124,11 +127,23 @@ def build_trainer(
     )
 
 
+def _check_streaming(recipe: Recipe) -> None:
+    if recipe.training.max_steps <= 0:
+        raise ValueError("streaming needs max_steps, since a stream does not say how long it is")
+    for name, value in (
+        ("lr_step_epochs", recipe.training.lr_step_epochs),
+        ("oversample_threshold", recipe.data.oversample_threshold),
+    ):
+        if value is not None:
+            raise ValueError(f"{name} needs the whole dataset, which streaming does not read: set it to null")
+
+
 def _prepare_output(recipe: Recipe) -> Path:
     output = Path(str(recipe.training.output_dir))
     output.mkdir(parents=True, exist_ok=True)
     if recipe.training.process_index == 0:
-        if (output / RECIPE_FILE).exists() and not recipe.training.resume_from_checkpoint:
+        there = (output / "model.safetensors").exists() or last_checkpoint(output)
+        if there and not recipe.training.resume_from_checkpoint:
             raise FileExistsError(
                 f"{output} holds a training run already: go on with it by --resume_from_checkpoint last, or name "
                 "another folder with --output_dir"

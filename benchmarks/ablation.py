@@ -11,11 +11,9 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-import yaml
 
 from gkgnet_hf.training import read_recipe, run_training
 from gkgnet_hf.training.data.digits import make_digits
-from gkgnet_hf.training.recipe import RECIPES
 
 NETWORKS = {
     "label nodes, G = 2": {},
@@ -49,11 +47,10 @@ def main() -> None:
 
 def measure(options: argparse.Namespace, scenes: Path, seed: int, changes: dict) -> float:
     """Validation mAP of one network, trained unless its folder is there already."""
-    config = yaml.safe_load((RECIPES / "digits.yaml").read_text())["config"] | changes
     name = "-".join([f"seed{seed}", *(f"{key}{np.max(value)}" for key, value in changes.items())])
     metrics = options.output / name / "eval_results.json"
     if not metrics.exists():
-        words = ["--dataset", str(scenes), "--output_dir", str(metrics.parent), "--config", json.dumps(config)]
+        words = ["--dataset", str(scenes), "--output_dir", str(metrics.parent), "--config", json.dumps(changes)]
         run_training(read_recipe(["digits", *words, "--max_steps", str(options.steps), "--seed", str(seed)]))
         gc.collect()
     return json.loads(metrics.read_text())["eval_mAP"]

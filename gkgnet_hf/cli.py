@@ -36,9 +36,12 @@ from .training.inference import predict as predict_labels
 from .training.initialize import load_model
 from .training.label_order import check_label_order
 from .training.recipe import read_recipe, recipe_names
+from .training.saving import written_whole
+
+FEW_POSITIVES = 10
 
 # What a user can mend: wrong values, missing files, a full disk, a broken weights file, a Hub out of reach.
-USER_ERRORS = (ValueError, OSError, SafetensorError, StrictDataclassError, HTTPError)
+USER_ERRORS = (ValueError, OSError, ImportError, SafetensorError, StrictDataclassError, HTTPError)
 
 app = typer.Typer(
     help="GKGNet: train, evaluate and use networks that recognise all labels in an image.",
@@ -103,8 +106,8 @@ def train(
 ) -> None:
     """Train a network from a recipe, and evaluate it.
 
-    The output folder then holds the model, its image processor, the metrics, and the recipe with every argument
-    resolved: `gkgnet-hf train OUTPUT/recipe.yaml --output_dir NEW` does the same again.
+    The output folder then holds the model, its image processor, the metrics, and the recipe with what the
+    command line changed: `gkgnet-hf train OUTPUT/recipe.yaml --output_dir NEW` does the same again.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
@@ -120,7 +123,9 @@ def train(
 def evaluate(
     model: Model,
     dataset: Source,
-    split: Annotated[str, typer.Option(help="Split of the dataset.")] = "validation",
+    split: Annotated[
+        str, typer.Option(help="Split, or all; a tenth where there is none.")
+    ] = "validation",
     config_name: ConfigName = None,
     image_column: ImageColumn = None,
     label_column: LabelColumn = None,
@@ -140,8 +145,11 @@ def evaluate(
     ] = None,
 ) -> None:
     """Measure a model on a data set: mAP, precision, recall and F1."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     if fit and not Path(model).is_dir():
         raise ValueError(f"--fit-thresholds writes into the model's folder, and {model} is none")
+    if per_label and not per_label.absolute().parent.is_dir():
+        raise FileNotFoundError(f"There is no folder {per_label.parent} to write {per_label.name} into")
     network, processor = _load(model)
     data = load_multilabel_dataset(
         dataset,
@@ -158,7 +166,9 @@ def evaluate(
     if fit:
         result = result.fitted(per_label=fit == "per-label")
         network.config.decision_threshold = result.threshold
-        network.config.save_pretrained(model)
+        with written_whole(model) as folder:
+            network.config.save_pretrained(folder)
+        _warn_of_few(result)
     if per_label:
         _write_per_label(result, per_label)
     typer.echo(json.dumps(result.to_dict(), indent=2) if as_json else result)
@@ -326,6 +336,12 @@ def _write_per_label(result: Evaluation, path: Path) -> None:
     path.write_text(_csv(["label", *columns], rows), encoding="utf-8")
 
 
+def _warn_of_few(result: Evaluation) -> None:
+    counts = zip(result.label_names, result.per_label["positives"], strict=True)
+    if few := [name for name, count in counts if count < FEW_POSITIVES]:
+        typer.echo(f"Fewer than {FEW_POSITIVES} images have {', '.join(few)}: such thresholds are guesses", err=True)
+
+
 def _csv(header: list[str], rows: Any) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -347,7 +363,10 @@ def main() -> None:
 
 
 def _fail(error: Any) -> None:
-    typer.echo(f"gkgnet-hf: {' '.join(str(error).split())}", err=True)
+    text = str(error)
+    if "Original Traceback" in text:  # of a process that reads images
+        text = text.strip().splitlines()[-1]
+    typer.echo(f"gkgnet-hf: {' '.join(text.split())}", err=True)
     sys.exit(2)
 
 

@@ -46,9 +46,9 @@ def test_train_evaluate_predict(run, workplace):
     assert code == 0
     assert "Validation mAP" in out
     assert (workplace / "trained" / "recipe.yaml").is_file()
-    code, out, _ = run("evaluate", "trained", "photos", "--split", "train")
+    code, out, _ = run("evaluate", "trained", "photos", "--split", "all")
     assert code == 0
-    assert "on 9 images, 2 labels" in out
+    assert "on 10 images, 2 labels" in out
     code, out, _ = run("predict", "trained", "photos/1.jpg", "--top_k", "2")
     assert code == 0
     assert out.startswith("photos/1.jpg: ")
@@ -57,10 +57,10 @@ def test_train_evaluate_predict(run, workplace):
 
 
 def test_evaluate_writes_json_and_a_table_of_labels(run, workplace):
-    code, out, _ = run("evaluate", "model", "photos", "--split", "train", "--json", "--per-label", "labels.csv")
+    code, out, _ = run("evaluate", "model", "photos", "--split", "all", "--json", "--per-label", "labels.csv")
     assert code == 0
     result = json.loads(out)
-    assert result["num_images"] == 9
+    assert result["num_images"] == 10
     assert 0 <= result["metrics"]["mAP"] <= 100
     rows = list(csv.DictReader((workplace / "labels.csv").open()))
     assert [row["label"] for row in rows] == ["green", "red"]
@@ -69,7 +69,7 @@ def test_evaluate_writes_json_and_a_table_of_labels(run, workplace):
 
 def test_fitted_thresholds_are_kept_and_used_by_predict(run, workplace):
     for mode, count in (("per-label", 2), ("global", None)):
-        code, out, err = run("evaluate", "model", "photos", "--split", "train", "--fit-thresholds", mode)
+        code, out, err = run("evaluate", "model", "photos", "--split", "all", "--fit-thresholds", mode)
         assert code == 0
         assert "fitted" in out
         assert "model/config.json now holds the thresholds" in err
@@ -109,7 +109,7 @@ def test_make_digits_writes_coco_files(run, workplace):
     [
         (["train", "nowhere"], "nowhere is neither a file nor a recipe"),
         (["train", "custom", "--dataset", "./nowhere", *QUICK], "There is no file or folder ./nowhere"),
-        (["train", "custom", "--imagesize", "3", *QUICK], "unknown argument --imagesize; did you mean image_size?"),
+        (["train", "custom", "--imagesize", "3", *QUICK], "unknown argument imagesize; did you mean image_size?"),
         (["evaluate", "nowhere", "photos"], "There is no folder nowhere"),
         (["evaluate", "model", "./nowhere"], "There is no file or folder ./nowhere"),
         (["evaluate", "model", "photos", "--split", "best"], "photos has the splits train, not 'best'"),

@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from gkgnet_hf import GKGNetForImageClassification
-from gkgnet_hf.training import create_model, load_model, read_recipe, run_training
+from gkgnet_hf.training import create_model, load_model, load_multilabel_dataset, read_recipe, run_training
 from gkgnet_hf.training.data.digits import make_digits
 from gkgnet_hf.training.data.voc import VOC_LABELS
 from gkgnet_hf.training.recipe import recipe_names
@@ -159,6 +159,17 @@ def test_bad_images_are_an_error_before_training_or_skipped_and_listed(workplace
     assert "3.jpg" in (tmp_path / "out" / "bad_images.csv").read_text()
 
 
+def test_a_stream_trains(workplace, tmp_path):
+    rows = load_multilabel_dataset(workplace / "photos")
+    for split in ("train", "validation"):
+        (tmp_path / "hub" / "data").mkdir(exist_ok=True, parents=True)
+        rows.select_columns(["image", "label_ids"]).to_parquet(tmp_path / "hub" / "data" / f"{split}-00000.parquet")
+    words = ["custom", "--dataset", str(tmp_path / "hub"), "--streaming", "--output_dir", str(tmp_path / "out"), *QUICK]
+    words += ["--load_best_model_at_end", "false", "--early_stopping_patience", "null"]
+    assert 0 <= run_training(read_recipe(words))["eval_mAP"] <= 100
+    assert load_model(str(tmp_path / "out")).config.id2label == {0: "green", 1: "red"}
+
+
 def test_a_folder_that_cannot_be_written_is_an_error_before_anything_else(workplace, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="file"):
@@ -183,6 +194,8 @@ def test_weights_that_do_not_fit_are_clear_errors(workplace, tmp_path):
         create_model(["cat"], str(workplace / "coco-model"), hidden_sizes=[16, 16, 32, 32])
     with pytest.raises(ValueError, match="has patch nodes already"):
         create_model(["cat"], str(workplace / "coco-model"), backbone_checkpoint="x")
+    with pytest.raises(ValueError, match="num_group is no field of GKGNetConfig to set here; did you mean num_groups"):
+        create_model(["cat"], "ti", num_group=1)
     with pytest.raises(FileNotFoundError, match="no folder nowhere"):
         create_model(["cat"], "nowhere")
     GKGNetForImageClassification(small_config()).gkgnet.save_pretrained(tmp_path / "base")
@@ -194,16 +207,53 @@ def test_weights_that_do_not_fit_are_clear_errors(workplace, tmp_path):
     ("words", "message"),
     [
         (["nowhere"], "neither a file nor a recipe of this package"),
-        (["digits", "--max_stps", "3"], "unknown argument --max_stps; did you mean max_steps"),
+        (["digits", "--max_stps", "3"], "unknown argument max_stps; did you mean max_steps"),
         (["digits", "--image_size", "large"], "invalid int value: 'large'"),
         (["digits", "--on_bad_image", "ignore"], "invalid choice: 'ignore'"),
         (["digits", "--config", "{"], "config must be a JSON object"),
         (["--max_steps", "3"], "required: --dataset"),
+        (["digits", "stray"], "expected --ARGUMENT VALUE, got 'stray'"),
+        (["digits", "--max_steps", "null"], "max_steps cannot be null"),
+        (
+            ["digits", "--metric_for_best_model", "accuracy"],
+            "must be one of mAP, .*, got accuracy",
+        ),
     ],
 )
 def test_wrong_words_are_one_clear_error(words, message):
     with pytest.raises(ValueError, match=message):
         read_recipe([*words, "--use_cpu"])
+
+
+def test_null_takes_an_argument_back_and_repeated_ones_are_joined():
+    recipe = read_recipe(
+        ["custom", "--use_cpu", "--ema_decay", "null", "--eval_split", "null", "--labels", "a", "--labels", "b"]
+    )
+    assert recipe.training.ema_decay is None
+    assert recipe.data.eval_split is None
+    assert recipe.data.labels == ["a", "b"]
+
+
+def test_the_configuration_is_merged_with_the_recipes():
+    config = read_recipe(["digits", "--config", '{"num_groups": 1}']).model.config
+    assert config["num_groups"] == 1
+    assert config["depths"] == [1, 1, 2, 1]
+    assert not read_recipe(["digits", "--config", "null"]).model.config
+
+
+def test_words_that_yaml_takes_for_booleans_are_text(tmp_path):
+    (tmp_path / "mine.yaml").write_text("dataset: photos\neval_strategy: no\nlabels: [yes, no]\ncheck_data: false\n")
+    recipe = read_recipe([str(tmp_path / "mine.yaml")])
+    assert recipe.training.eval_strategy == "no"
+    assert recipe.data.labels == ["yes", "no"]
+    assert recipe.data.check_data is False
+
+
+@pytest.mark.parametrize("words", [["--max_steps", "-1"], ["--lr_step_epochs", "1"], ["--oversample_threshold", "0.1"]])
+def test_what_a_stream_cannot_do_is_an_error(words, tmp_path):
+    recipe = read_recipe(["custom", *QUICK, "--streaming", "--output_dir", str(tmp_path / "out"), *words])
+    with pytest.raises(ValueError, match=words[0][2:]):
+        run_training(recipe)
 
 
 def test_wrong_recipe_files_are_one_clear_error(tmp_path):

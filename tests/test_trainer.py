@@ -184,6 +184,15 @@ def test_the_best_average_is_loaded_at_the_end(tmp_path):
     assert_same_weights(load_file(tmp_path / "checkpoint-4" / "model.safetensors"), trainer.model.state_dict())
 
 
+def test_of_equal_metrics_the_lower_loss_is_best(tmp_path):
+    trainer = build_trainer(tmp_path, max_steps=6, eval_strategy="steps", eval_steps=2, load_best_model_at_end=True)
+    trainer.compute_metrics = lambda _: {"mAP": 100.0}
+    trainer.train()
+    losses = {entry["step"]: entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry}
+    assert min(losses, key=losses.get) != 2
+    assert trainer.state.best_global_step == min(losses, key=losses.get)
+
+
 def test_an_average_of_sharded_weights_is_an_error(tmp_path):
     trainer = build_trainer(tmp_path, ema_decay=0.5)
     trainer.is_fsdp_enabled = True

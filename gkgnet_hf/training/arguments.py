@@ -2,9 +2,12 @@
 
 import json
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any, Literal
 
 from transformers import TrainingArguments
+
+METRICS = ("mAP", "CP", "CR", "CF1", "OP", "OR", "OF1", "CF1_top3", "OF1_top3", "loss")
 
 
 @dataclass
@@ -52,6 +55,13 @@ class MultiLabelTrainingArguments(TrainingArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.dataloader_persistent_workers &= self.dataloader_num_workers > 0  # torch raises otherwise
+        if self.ddp_find_unused_parameters is None:
+            self.ddp_find_unused_parameters = False  # every one is used
+        if "tensorboard" in (self.report_to or ()) and not find_spec("tensorboard"):
+            raise ValueError("report_to tensorboard needs the package tensorboard: pip install tensorboard")
+        if (metric := str(self.metric_for_best_model).removeprefix("eval_")) not in METRICS:
+            raise ValueError(f"metric_for_best_model must be one of {', '.join(METRICS)}, got {metric}")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise ValueError(f"ema_decay must be between 0 and 1, got {self.ema_decay}")
         if self.patch_learning_rate_factor < 0:

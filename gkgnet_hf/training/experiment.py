@@ -25,18 +25,20 @@ from .inference import model_label_names
 from .initialize import create_model
 from .oversampling import oversample
 from .recipe import Recipe
+from .saving import last_checkpoint
 from .trainer import MultiLabelTrainer, prediction_scores
 from .transforms import Transform, eval_transform, train_transform
 
 logger = logging.getLogger(__name__)
 
 BAD_IMAGES_FILE = "bad_images.csv"
+SHUFFLE_BUFFER = 1000  # images of a stream in memory, still encoded
 
 
 def run_training(recipe: Recipe) -> dict[str, float]:
     """Train, evaluate and save what a recipe describes.
 
-    The output folder then holds the model and its image processor, `recipe.yaml` (every argument resolved), the
+    The output folder then holds the model and its image processor, `recipe.yaml` (file and command line together), the
     metrics (`all_results.json`, and `evaluation.json` with those of each label), the model card (`README.md`), the
     checkpoints, and `bad_images.csv` if images were skipped.
 
@@ -56,6 +58,8 @@ def run_training(recipe: Recipe) -> dict[str, float]:
 
         run_training(read_recipe(["digits", "--dataset", "digits", "--output_dir", "my-model"]))
     """
+    if recipe.data.streaming:
+        _check_streaming(recipe)
     output = _prepare_output(recipe)
     set_seed(recipe.training.seed)
     train, validation = load_datasets(recipe, output)
@@ -103,7 +107,8 @@ def load_datasets(recipe: Recipe, output: Path) -> tuple[Dataset | IterableDatas
         if isinstance(dataset, Dataset) and data.check_data:
             (bad,) = broadcast_object_list([find_bad_images(dataset) if main_process else None])
             dataset = drop_bad_images(dataset, bad, data.on_bad_image, bad_images_file)
-        logger.info("%s, %s: %s", data.dataset, split, summarize(dataset))
+        if main_process:
+            logger.info("%s, %s: %s", data.dataset, split, summarize(dataset))
         splits.append(dataset)
     return splits[0], splits[1] if len(splits) == 2 else None
 
@@ -121,7 +126,9 @@ def build_trainer(
     )
     processor = create_image_processor(model.config)
     seed = recipe.training.seed
-    if recipe.data.oversample_threshold is not None:
+    if isinstance(train, IterableDataset):
+        train = train.shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER)
+    elif recipe.data.oversample_threshold is not None:
         train = oversample(train, recipe.data.oversample_threshold, seed)
     return MultiLabelTrainer(
         model=model,
@@ -158,11 +165,23 @@ def _origin(recipe: Recipe) -> dict[str, Any]:
     return {**inherited_metadata(recipe.model.model), "datasets": recipe.data.dataset if on_hub else None}
 
 
+def _check_streaming(recipe: Recipe) -> None:
+    if recipe.training.max_steps <= 0:
+        raise ValueError("streaming needs max_steps, since a stream does not say how long it is")
+    for name, value in (
+        ("lr_step_epochs", recipe.training.lr_step_epochs),
+        ("oversample_threshold", recipe.data.oversample_threshold),
+    ):
+        if value is not None:
+            raise ValueError(f"{name} needs the whole dataset, which streaming does not read: set it to null")
+
+
 def _prepare_output(recipe: Recipe) -> Path:
     output = Path(str(recipe.training.output_dir))
     output.mkdir(parents=True, exist_ok=True)
     if recipe.training.process_index == 0:
-        if (output / RECIPE_FILE).exists() and not recipe.training.resume_from_checkpoint:
+        there = (output / "model.safetensors").exists() or last_checkpoint(output)
+        if there and not recipe.training.resume_from_checkpoint:
             raise FileExistsError(
                 f"{output} holds a training run already: go on with it by --resume_from_checkpoint last, or name "
                 "another folder with --output_dir"

@@ -2,6 +2,8 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +50,10 @@ def create_model(
     >>> create_model(["cat", "dog"], "ti", num_groups=1).config.id2label
     {0: 'cat', 1: 'dog'}
     """
-    config = {**config, "id2label": dict(enumerate(labels)), **({"image_size": image_size} if image_size else {})}
+    _check_fields(config)
+    config["id2label"] = dict(enumerate(labels))
+    if image_size is not None:
+        config["image_size"] = image_size
     if model in VARIANTS:
         created = GKGNetForImageClassification(GKGNetConfig.from_variant(model, **config))
         if backbone_checkpoint is not None:
@@ -61,6 +66,15 @@ def create_model(
     created = GKGNetForImageClassification(GKGNetConfig(**{**kept, **config}))
     _transfer(source, created)
     return created
+
+
+def _check_fields(config: dict[str, Any]) -> None:
+    known = {field.name for field in fields(GKGNetConfig)} - {"id2label", "label2id", "num_labels", "image_size"}
+    for name in config.keys() - known:
+        close = get_close_matches(name, known, n=1)
+        raise ValueError(
+            f"{name} is no field of GKGNetConfig to set here{f'; did you mean {close[0]}?' if close else ''}"
+        )
 
 
 _OF_THE_LABELS = ("id2label", "label2id", "num_labels", "decision_threshold", "model_type", "transformers_version")

@@ -202,12 +202,22 @@ class MultiLabelTrainer(Trainer):
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
         if self.average is not None and checkpoint is not None:
+            if not (weights := Path(checkpoint, TRAINING_WEIGHTS)).is_file():
+                raise ValueError(f"{checkpoint} was written without ema_decay and cannot be resumed with it")
             self.average.average.set(self.model)  # what a checkpoint calls the model is the average
-            load_model(self.model, str(Path(checkpoint, TRAINING_WEIGHTS)))
+            load_model(self.model, str(weights))
 
     def _load_best_model(self) -> None:
         super()._load_best_model()
         self._drop_average()  # the best checkpoint holds the average of its time
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        """Of two checkpoints with the same metric the one of lower loss is better: few images soon give mAP 100."""
+        name = f"eval_{str(self.args.metric_for_best_model).removeprefix('eval_')}"
+        best = [e for e in self.state.log_history if e.get("step") == self.state.best_global_step and "eval_loss" in e]
+        if best and metrics[name] == self.state.best_metric and metrics["eval_loss"] < best[-1]["eval_loss"]:
+            self.state.best_metric = None
+        return super()._determine_best_metric(metrics, trial)
 
     def _drop_average(self) -> None:
         if self.average is not None:

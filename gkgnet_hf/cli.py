@@ -123,9 +123,7 @@ def train(
 def evaluate(
     model: Model,
     dataset: Source,
-    split: Annotated[
-        str, typer.Option(help="Split, or all; a tenth where there is none.")
-    ] = "validation",
+    split: Annotated[str, typer.Option(help="Split, or all; a tenth where there is none.")] = "validation",
     config_name: ConfigName = None,
     image_column: ImageColumn = None,
     label_column: LabelColumn = None,
@@ -162,7 +160,7 @@ def evaluate(
         keep_unlabeled=keep_unlabeled,
         on_bad_image=on_bad_image,
     )
-    result = evaluate_model(network, processor, check_images(data, on_bad_image), batch_size, num_workers)
+    result = evaluate_model(network, processor, check_images(data, on_bad_image, split=split), batch_size, num_workers)
     if fit:
         result = result.fitted(per_label=fit == "per-label")
         network.config.decision_threshold = result.threshold
@@ -307,7 +305,7 @@ def inspect(
         keep_unlabeled=keep_unlabeled,
         on_bad_image=on_bad_image,
     )
-    typer.echo(summarize(check_images(data, on_bad_image) if check_data else data))
+    typer.echo(summarize(check_images(data, on_bad_image, split=split or "") if check_data else data))
 
 
 @data_app.command("make-digits")

@@ -43,7 +43,9 @@ KINDS = {
     "one name": (table(label=["dog", "cat"]), ["cat", "dog"], [[0, 1], [1, 0]]),
     "ids": (table(label_ids=[[1, 0], [2]]), list("012"), [[1, 1, 0], [0, 0, 1]]),
     "ids, as many in each row": (table(labels=[[1, 0], [0, 2]]), list("012"), [[1, 1, 0], [1, 0, 1]]),
-    "ids of 0 and 1": (table(labels=[[1, 0], [0, 1]]), list("01"), [[1, 1], [1, 1]]),
+    "ids of 0 and 1": (table(labels=[[0, 1], [0, 1]]), list("01"), [[1, 1], [1, 1]]),
+    "multi-hot ints, one 1 each": (table(labels=[[0, 1], [1, 0]]), list("01"), [[0, 1], [1, 0]]),
+    "multi-hot ints with -1": (table(labels=[[-1, 1], [0, 1]]), list("01"), [[-1, 1], [0, 1]]),
     "one id": (table(label=[2, 0]), list("012"), [[0, 0, 1], [1, 0, 0]]),
     "ClassLabel": (table({"label": CLASS}, label=[2, 0]), ANIMALS, [[0, 0, 1], [1, 0, 0]]),
     "list of ClassLabel": (table({"x": List(CLASS)}, x=[[1, 0], [2]]), ANIMALS, [[1, 1, 0], [0, 0, 1]]),
@@ -214,8 +216,10 @@ def test_named_columns_are_one_label_each():
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"weight": [1.5, 2.0], "only": [0, 1]}, r"\['image', 'weight', 'only'\].*label_column"),
+        ({"weight": [1.5, 2.0], "only": [0, 1]}, r"\['weight', 'only'\].*label_column"),
         ({"labels": [[], []]}, "'labels' has no label in any row"),
+        ({"labels": [[7], [10**8]]}, "'labels' has 2 different ids, the largest 100000000.*pass labels"),
+        ({"label": [7, 10**8]}, "'label' has 2 different ids, the largest 100000000.*pass labels"),
     ],
 )
 def test_labels_that_cannot_be_told_are_an_error(columns, message):
@@ -237,6 +241,25 @@ def test_columns_that_cannot_be_read_are_an_error():
         to_multilabel(DatasetDict(train=dataset))
     with pytest.raises(ValueError, match=r"label_ids.*'when'"):
         label_names(dataset)
+
+
+@pytest.mark.parametrize("dog", [[1, 0, 2, 0], ["1", "0", "x", ""], [1.0, 0.0, 0.5, float("nan")]])
+def test_a_bad_cell_in_a_column_of_answers_is_a_bad_row(dog):
+    dataset = table(num_rows=4, dog=dog, cat=[0, 1, 1, 1])
+    with pytest.raises(ValueError, match=rf"1 image cannot.*\n  row 2, 2\.png: label 'dog' is {dog[2]!r}, expected 0"):
+        to_multilabel(dataset)
+    kept = to_multilabel(dataset, on_bad_image="skip")
+    assert label_names(kept) == ["dog", "cat"]
+    assert targets(kept)[:2] == [[1, 0], [0, 1]]
+
+
+def test_columns_that_are_not_read_as_labels_are_named(caplog):
+    caplog.set_level(logging.INFO)
+    dataset = table(num_rows=3, dog=[1, 0, 1], cat=[0, 1, 1], wild=["yes", "no", "no"], owl=[None] * 3, legs=[4, 4, 1])
+    assert label_names(to_multilabel(dataset)) == ["dog", "cat"]
+    assert "Columns not read as labels: wild, owl (empty), legs" in caplog.text
+    named = to_multilabel(dataset, label_column=["dog", "owl"], keep_unlabeled=True)
+    assert targets(named) == [[1, -1], [0, -1], [1, -1]]
 
 
 BAD = {
@@ -285,8 +308,8 @@ def test_the_report_counts_all_and_shows_five(tmp_path):
     for part in (bad[:3], bad[:5]):
         report_bad_images(part, "skip", tmp_path / "bad.csv")
     assert (tmp_path / "bad.csv").read_text().splitlines() == [
-        "row,file,problem",
-        *(f"{i},{i}.jpg,gone" for i in range(5)),
+        "split,row,file,problem",
+        *(f",{i},{i}.jpg,gone" for i in range(5)),
     ]
     with pytest.raises(ValueError, match="'ignore'"):
         report_bad_images([], "ignore")
@@ -316,6 +339,10 @@ def test_images_that_cannot_be_decoded_are_found(broken, tmp_path):
     rows = list(csv.DictReader((tmp_path / "bad.csv").open()))
     assert [int(row["row"]) for row in rows] == [1, 2, 3, 4, 6]
     assert [row["problem"] for row in rows[3:]] == ["the file is missing", "there is no image"]
+    with pytest.raises(ValueError, match=r"row 1 of the train split, .*cut\.jpg: cannot be decoded"):
+        check_images(broken, split="train")
+    check_images(broken, "skip", tmp_path / "train.csv", "train")
+    assert {row["split"] for row in csv.DictReader((tmp_path / "train.csv").open())} == {"train"}
     with pytest.raises(ValueError, match="No image is left"):
         check_images(broken.select([1]), "skip")
     with pytest.raises(TypeError, match="IterableDataset"):
@@ -336,6 +363,12 @@ def test_missing_files_are_bad_before_anything_is_decoded(broken):
     ):
         to_multilabel(dataset)
     assert to_multilabel(dataset, on_bad_image="skip")["number"][:] == [0, 1, 2, 3, 5]
+
+
+def test_a_file_that_stands_in_two_rows_is_a_bad_row(broken):
+    dataset = broken.select([0, 5, 5, 0]).add_column("labels", [["a"], ["a"], ["a"], ["b"]])
+    with pytest.raises(ValueError, match=r"1 image cannot.*\n  row 3, .*good\.jpg: the file stands in row 0 already"):
+        to_multilabel(dataset)
 
 
 def test_a_stream_leaves_bad_rows_out(broken, tmp_path, caplog):
@@ -383,13 +416,6 @@ def test_a_stream_without_label_names_asks_for_them():
     for kind in ("names", "ids", "multi-hot ints"):
         with pytest.raises(ValueError, match="pass labels"):
             to_multilabel(KINDS[kind][0].to_iterable_dataset())
-
-
-def test_label_names_must_differ():
-    with pytest.raises(ValueError, match="'a' stands there twice"):
-        multilabel_features(["a", "b", "a"])
-    with pytest.raises(ValueError, match="at least one"):
-        multilabel_features([])
 
 
 def test_the_summary_says_what_was_understood(caplog):

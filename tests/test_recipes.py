@@ -152,7 +152,7 @@ def test_bad_images_are_an_error_before_training_or_skipped_and_listed(workplace
     write_photos(tmp_path / "photos", 20)
     (tmp_path / "photos" / "3.jpg").write_bytes((tmp_path / "photos" / "3.jpg").read_bytes()[:200])
     words = ["custom", "--dataset", "photos", "--output_dir", "out", *QUICK]
-    with pytest.raises(ValueError, match=r"row \d+, .*3\.jpg"):
+    with pytest.raises(ValueError, match=r"row \d+ of the \w+ split, .*3\.jpg"):
         run_training(read_recipe(words))
     assert not (tmp_path / "out" / "model.safetensors").exists()
     run_training(read_recipe([*words, "--on_bad_image", "skip"]))

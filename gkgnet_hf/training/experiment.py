@@ -105,7 +105,7 @@ def load_datasets(recipe: Recipe, output: Path) -> tuple[Dataset | IterableDatas
         )
         labels = label_names(dataset)
         if isinstance(dataset, Dataset) and data.check_data:
-            (bad,) = broadcast_object_list([find_bad_images(dataset) if main_process else None])
+            (bad,) = broadcast_object_list([find_bad_images(dataset, split) if main_process else None])
             dataset = drop_bad_images(dataset, bad, data.on_bad_image, bad_images_file)
         if main_process:
             logger.info("%s, %s: %s", data.dataset, split, summarize(dataset))

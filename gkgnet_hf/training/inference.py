@@ -20,6 +20,7 @@ from transformers import BaseImageProcessor
 
 from ..modeling.modeling_gkgnet import GKGNetForImageClassification
 from .arrays import label_thresholds
+from .data.checks import image_suffixes
 from .transforms import to_rgb
 
 Images: TypeAlias = Dataset | Sequence[str | os.PathLike[str] | Image.Image]
@@ -184,8 +185,7 @@ def _expand(path: Path) -> list[Path]:
     matches = sorted(Path(match) for match in glob.glob(pattern, recursive=True))
     if not matches:
         raise FileNotFoundError(f"No file or folder matches {path}")
-    suffixes = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
-    images = [match for match in matches if match.suffix.lower() in suffixes and match.is_file()]
+    images = [match for match in matches if match.suffix.lower() in image_suffixes() and match.is_file()]
     if not images:
         raise ValueError(f"No image in {path}: nothing in it ends in .jpg, .png or another suffix of images")
     return images

@@ -28,14 +28,19 @@ MISSING = "the file is missing"
 
 @dataclass(frozen=True)
 class BadImage:
-    """A row that cannot be used: its number in the source, counted from 0, its image file and what is wrong."""
+    """A row that cannot be used: its number, counted from 0, its image file and what is wrong.
+
+    Rows are counted in the source, or with `split` in that split as it was loaded: divided, cut and without bad rows.
+    """
 
     row: int
     file: str
     problem: str
+    split: str = ""
 
     def __str__(self) -> str:
-        return f"row {self.row}, {self.file or 'no file'}: {self.problem}"
+        place = f"row {self.row} of the {self.split} split" if self.split else f"row {self.row}"
+        return f"{place}, {self.file or 'no file'}: {self.problem}"
 
 
 def report_bad_images(
@@ -46,7 +51,7 @@ def report_bad_images(
     Args:
         bad: the rows.
         on_bad_image: `"error"` raises; `"skip"` logs a warning with the count and lists the rows in the file.
-        bad_images_file: CSV file `row,file,problem` that the rows are appended to, each once.
+        bad_images_file: CSV file `split,row,file,problem` that the rows are appended to, each once.
 
     Raises:
         ValueError: with the count and the first five rows; or for another `on_bad_image`.
@@ -73,7 +78,8 @@ def _append(bad: Sequence[BadImage], path: str | os.PathLike[str]) -> None:
     with open(path, "a+", newline="", encoding="utf-8") as file:
         file.seek(0)
         listed = {tuple(row) for row in csv.reader(file)}
-        rows = [("row", "file", "problem"), *((str(image.row), image.file, image.problem) for image in bad)]
+        rows = [("split", "row", "file", "problem")]
+        rows += [(image.split, str(image.row), image.file, image.problem) for image in bad]
         csv.writer(file).writerows(row for row in rows if row not in listed)
 
 
@@ -101,12 +107,14 @@ def check_images(
     dataset: Dataset,
     on_bad_image: OnBadImage = "error",
     bad_images_file: str | os.PathLike[str] | None = None,
+    split: str = "",
 ) -> Dataset:
     """Decode every image once, and leave out what cannot be decoded.
 
     Args:
         dataset: with a column `image`; rows are counted from 0 as they stand in it.
         on_bad_image, bad_images_file: as for `report_bad_images`.
+        split: the split that these rows are, to be named with a bad one.
 
     Raises:
         ValueError: if an image cannot be decoded and `on_bad_image` is `"error"`, or no image is left.
@@ -116,16 +124,17 @@ def check_images(
 
         train = check_images(load_coco(images, annotations), on_bad_image="skip", bad_images_file="bad.csv")
     """
-    return drop_bad_images(dataset, find_bad_images(dataset), on_bad_image, bad_images_file)
+    return drop_bad_images(dataset, find_bad_images(dataset, split), on_bad_image, bad_images_file)
 
 
-def find_bad_images(dataset: Dataset) -> list[BadImage]:
+def find_bad_images(dataset: Dataset, split: str = "") -> list[BadImage]:
     """Decode every image once, in threads, keep none of them, and say which cannot be decoded.
 
     JPEG images are decoded at an eighth of their size where the decoder can: every byte is read all the same.
 
     Args:
         dataset: with a column `image`; rows are counted from 0 as they stand in it.
+        split: the split that these rows are, to be named with a bad one.
 
     Raises:
         TypeError: for a streaming dataset, which is checked as it streams.
@@ -140,13 +149,15 @@ def find_bad_images(dataset: Dataset) -> list[BadImage]:
             images = encoded[start : start + CHUNK]["image"]
             for row, (image, problem) in enumerate(zip(images, threads.map(image_problem, images), strict=True), start):
                 if problem:
-                    bad.append(BadImage(row, (image or {}).get("path") or "", problem))
+                    bad.append(BadImage(row, (image or {}).get("path") or "", problem, split))
                 progress.update()
     return bad
 
 
 def image_files(dataset: Dataset) -> tuple[list[str], dict[int, str]]:
-    """The path of each image, empty if it has none, and for each row without an image what is wrong. Nothing is read.
+    """The path of each image, empty if it has none, and for each row without an image of its own what is wrong.
+
+    Nothing is read.
 
     Args:
         dataset: with a column `image`.
@@ -154,12 +165,20 @@ def image_files(dataset: Dataset) -> tuple[list[str], dict[int, str]]:
     images = dataset.select_columns("image").with_format("arrow")[:]["image"]
     paths = [path or "" for path in pc.struct_field(images, "path").to_pylist()]
     problems = {}
+    row_of: dict[str, int] = {}
     for row in np.flatnonzero(pc.is_null(pc.struct_field(images, "bytes"))).tolist():
         if not paths[row]:
             problems[row] = NO_IMAGE
         elif "://" not in paths[row] and not os.path.isfile(paths[row]):
             problems[row] = MISSING
+        elif row_of.setdefault(paths[row], row) != row:
+            problems[row] = f"the file stands in row {row_of[paths[row]]} already"
     return paths, problems
+
+
+def image_suffixes() -> set[str]:
+    """The suffixes, with their dot and in lower case, of the image files that can be read."""
+    return {suffix for suffix, kind in PIL.Image.registered_extensions().items() if kind in PIL.Image.OPEN}
 
 
 def image_problem(image: dict | None) -> str | None:

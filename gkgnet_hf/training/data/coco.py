@@ -11,10 +11,13 @@ from pycocotools.coco import COCO
 from .checks import OnBadImage
 from .columns import attach_labels
 from .labels import Labels, Unlabeled
+from .splits import SYNONYMS, split_kind
+
+FILES = ("annotations.json", "_annotations.coco.json")  # the second one counts if both are there
 
 
 def load_coco(
-    images: str | os.PathLike[str],
+    images: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     annotations: str | os.PathLike[str],
     keep_unlabeled: bool = False,
     *,
@@ -29,7 +32,7 @@ def load_coco(
     their ids.
 
     Args:
-        images: folder of the images.
+        images: folder of the images, or several, of which the first one that holds any counts.
         annotations: the `instances_*.json` file.
         keep_unlabeled: keep images that no instance is on; the literature drops them.
         labels: the names wanted, in this order; a category that is missing in the file is unknown (−1) everywhere, an
@@ -71,10 +74,42 @@ def load_coco(
         ids=[id_of[a["category_id"]] for a in instances],
         areas=[_area(a) for a in instances],
     )
-    paths = [os.path.join(images, coco.imgs[image_id]["file_name"]) for image_id in image_ids]
+    files = [coco.imgs[image_id]["file_name"] for image_id in image_ids]
+    folders = [images] if isinstance(images, (str, os.PathLike)) else images
+    folder = _first_with_any(folders, files[:100])
+    paths = [os.path.join(folder, file) for file in files]
     dataset = Dataset.from_dict({"image": paths, "image_id": image_ids}).cast_column("image", Image())
     unlabeled: Unlabeled = "keep" if keep_unlabeled else "drop"
     return attach_labels(dataset, found, labels, unlabeled, on_bad_image, bad_images_file)
+
+
+def find_coco(path: Path) -> dict[str, Path]:
+    """The annotation file of each split, by the split's name: a file, or those of a folder; none if it is not COCO's.
+
+    A folder has `annotations/instances_<split>.json`, or `_annotations.coco.json` or `annotations.json`, itself or in
+    a folder per split.
+    """
+    if path.is_file():
+        name = path.stem.removeprefix("instances_")
+        return {name if split_kind(name) else "train": path} if path.suffix.lower() == ".json" else {}
+    if instances := sorted(path.glob("annotations/instances_*.json")):
+        return {file.stem.removeprefix("instances_"): file for file in instances}
+    folders = [path, *(path / word for words in SYNONYMS.values() for word in words)]
+    files = [folder / name for folder in folders for name in FILES if (folder / name).is_file()]
+    return {"train" if file.parent == path else file.parent.name: file for file in files}
+
+
+def image_folders(annotations: Path, split: str) -> list[Path]:
+    """Where the images of an annotation file may be: beside it, or where COCO has them."""
+    parent = annotations.parent
+    above = parent.parent
+    beside = [parent, parent / "images"]
+    around = [above / split, above / "images" / split, above / "images", above]
+    return around + beside if parent.name == "annotations" else beside + around
+
+
+def _first_with_any(folders: Sequence[str | os.PathLike[str]], files: Sequence[str]) -> str | os.PathLike[str]:
+    return next((f for f in folders if any(os.path.isfile(os.path.join(f, file)) for file in files)), folders[0])
 
 
 def _area(instance: dict) -> float | None:

@@ -86,10 +86,11 @@ def to_multilabel(
     Labels are understood as a list of names, of ids or of ClassLabel; a multi-hot vector (1, 0, −1 unknown), or one
     column per label with 1, 0, and −1 or empty for unknown; names in one string with a separator; one ClassLabel, id
     or name; or objects (`{"category": [...], "area": [...], "bbox": [...]}` with boxes (x, y, width, height), or a list
-    of such structs), of which an image may have several of a label, or none: then it is left out.
+    of such structs), of which an image may have several of a label, or none: then it is left out. Lists of integers
+    that can be both are ids, as `[0, 1]` in every row.
 
-    A bad row is one with an unknown or a repeated label, no label, or no image file. Columns that are not used stay; if
-    one stands in the way its name gets the prefix `original_`.
+    A bad row is one with an unknown or a repeated label, no label, another value than an answer, no image file, or that
+    of a row before. Columns that are not used stay; if one stands in the way its name gets the prefix `original_`.
 
     Args:
         dataset: one split. A stream is read 100 rows ahead to see how the labels are written, must say its label names
@@ -99,7 +100,8 @@ def to_multilabel(
             unknown everywhere, what is not wanted is a bad row; of columns with one label each only those are read.
             Ids and vectors without names are named in this order.
         image_column: column of the images or their paths; default the Image column, or a path column by its name.
-        label_column: column of the labels, or several with one label each; default a guess by name, then by values.
+        label_column: column of the labels, or several with one label each; default a guess by name, then all
+            columns with at least half of their values 0, 1 or −1; the log says which are not.
         separator: between names in one string; default the first of `|`, `;`, `,` that occurs.
         keep_unlabeled: keep images without a label.
         on_bad_image, bad_images_file: what happens to bad rows, see `report_bad_images`.
@@ -124,7 +126,8 @@ def to_multilabel(
     features = dataset.features
     image = find_image_column(features, image_column)
     whole = isinstance(dataset, Dataset)
-    reader = find_labels(features, values, names=labels, label_column=label_column, separator=separator, whole=whole)
+    others = Features({column: feature for column, feature in features.items() if column != image})
+    reader = find_labels(others, values, names=labels, label_column=label_column, separator=separator, whole=whole)
     logger.info("Images are read from column %s, labels from %s", image, ", ".join(reader.columns))
     names = list(labels) if labels and reader.declared else None
     unlabeled: Unlabeled = "keep" if keep_unlabeled else "drop" if reader.objects else "bad"

@@ -24,7 +24,7 @@ PLACES_TRIED = 10
 
 def make_digits(
     directory: str | os.PathLike[str],
-    num_train: int = 6000,
+    num_train: int = 8000,
     num_validation: int = 1000,
     image_size: int = 96,
     seed: int = 0,

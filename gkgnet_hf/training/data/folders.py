@@ -6,20 +6,20 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-import PIL.Image
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.json
 from datasets import Dataset, Image
 from datasets.exceptions import DatasetGenerationError
 
-from .checks import OnBadImage
+from .checks import OnBadImage, image_suffixes
 from .columns import attach_labels, find_image_column, to_multilabel
 from .labels import Labels
 from .splits import SYNONYMS, find_split
 
 TABLES = (".csv", ".jsonl", ".parquet")
-CSV = pa.csv.ParseOptions(newlines_in_values=True)
+NOT_UTF8 = "it is not UTF-8 text"
+DELIMITERS = ",;\t"
 
 
 def load_folder(
@@ -37,13 +37,14 @@ def load_folder(
     """A multi-label dataset from a folder of images or a table.
 
     - A table, `.csv`, `.jsonl` or `.parquet`: one row per image, with its path relative to the table's folder, and its
-      labels as `to_multilabel` understands them. In CSV an empty cell is an unknown answer or no name, and text such as
-      "NA" or "None" is a name.
+      labels as `to_multilabel` understands them. CSV is UTF-8 with `,`, `;` or tabs between the cells; an empty cell is
+      an unknown answer or no name, and text such as "NA" or "None" is a name.
     - A folder with `metadata.csv`, `.jsonl` or `.parquet`: that table.
     - A folder with a folder of images per label. An image that has several labels stands in several folders: files
       with equal bytes are one image, whatever their names, because `001.jpg` in two folders is usually two images.
 
-    Splits are folders `train`, `validation` (or `val`, `valid`, `dev`) and `test`, or tables of these names.
+    Splits are folders `train`, `validation` (or `val`, `valid`, `dev`) and `test`, or tables of these names. Where they
+    have a folder per label each of them has the labels of all: what has no folder in a split is on none of its images.
 
     Args:
         path: the folder or table.
@@ -65,6 +66,7 @@ def load_folder(
     if not path.exists():
         raise FileNotFoundError(f"There is no file or folder {path}")
     splits = folder_splits(path)
+    folders = list(splits.values()) or [path]
     if splits or split is not None:
         found = find_split(split, list(splits)) if split is not None else None
         if found is None:
@@ -82,17 +84,18 @@ def load_folder(
             on_bad_image=on_bad_image,
             bad_images_file=bad_images_file,
         )
-    folders = label_folders(path)
-    if not folders:
+    names = sorted({name for folder in folders if not find_table(folder) for name in label_folders(folder)})
+    if len(names) < 2:
         raise ValueError(f"{path} has neither a metadata table nor two or more folders of images")
-    paths, found_labels = _merge(folders)
+    images = label_folders(path)
+    paths, found_labels = _merge({name: images.get(name, []) for name in names})
     dataset = Dataset.from_dict({"image": paths}).cast_column("image", Image())
     return attach_labels(dataset, found_labels, labels, on_bad_image=on_bad_image, bad_images_file=bad_images_file)
 
 
 def is_folder_source(path: Path) -> bool:
     """Whether `load_folder` can read a folder."""
-    return bool(find_table(path) or label_folders(path) or folder_splits(path))
+    return bool(find_table(path) or len(label_folders(path)) > 1 or folder_splits(path))
 
 
 def folder_splits(path: Path) -> dict[str, Path]:
@@ -101,10 +104,11 @@ def folder_splits(path: Path) -> dict[str, Path]:
         return {}
     words = [word for words in SYNONYMS.values() for word in words]
     tables = {word: find_table(path, word) for word in words}
-    folders = {word: path / word for word in words}
-    return {word: table for word, table in tables.items() if table} or {
-        word: folder for word, folder in folders.items() if find_table(folder) or label_folders(folder)
-    }
+    if any(tables.values()):
+        return {word: table for word, table in tables.items() if table}
+    labels = {word: len(label_folders(path / word)) for word in words}
+    fewest = 1 if max(labels.values()) > 1 else 2  # one folder may be anything, unless another split has labels
+    return {word: path / word for word in words if find_table(path / word) or labels[word] >= fewest}
 
 
 def find_table(folder: Path, name: str = "metadata") -> Path | None:
@@ -113,21 +117,21 @@ def find_table(folder: Path, name: str = "metadata") -> Path | None:
 
 
 def label_folders(folder: Path) -> dict[str, list[Path]]:
-    """The image files of each folder in a folder, if there are two or more folders with images."""
-    suffixes = PIL.Image.registered_extensions().keys()
+    """The image files of each folder in a folder that has any, sorted by name."""
+    suffixes = image_suffixes()
     folders = {}
     for label in sorted(path for path in folder.glob("[!.]*") if path.is_dir()):
         images = [f for f in sorted(label.iterdir()) if f.suffix.lower() in suffixes and not f.name.startswith(".")]
         if images:
             folders[label.name] = images
-    return folders if len(folders) > 1 else {}
+    return folders
 
 
 def read_table(path: Path, image_column: str | None = None) -> Dataset:
     """A table as a dataset, whose image paths are made absolute; they are relative to the table's folder."""
     try:
         if path.suffix == ".csv":
-            dataset = Dataset(_unique(pa.csv.read_csv(path, parse_options=CSV)))
+            dataset = Dataset(_read_csv(path))
         elif path.suffix == ".jsonl":
             dataset = Dataset(pa.json.read_json(path))
         elif path.suffix == ".parquet":
@@ -146,11 +150,19 @@ def read_table(path: Path, image_column: str | None = None) -> Dataset:
     return dataset.remove_columns(column).add_column(column, paths)
 
 
-def _unique(table: pa.Table) -> pa.Table:
-    columns = table.column_names
+def _read_csv(path: Path) -> pa.Table:
+    with path.open("rb") as file:
+        header = file.readline().decode(errors="replace")
+    delimiter = max(DELIMITERS, key=header.count)
+    if "\N{REPLACEMENT CHARACTER}" in header:
+        raise ValueError(NOT_UTF8)
+    table = pa.csv.read_csv(path, parse_options=pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True))
+    if any(map(pa.types.is_binary, table.schema.types)):
+        raise ValueError(NOT_UTF8)
+    columns = [column.strip() for column in table.column_names]
     if len(set(columns)) < len(columns):
         raise ValueError(f"column {next(c for c in columns if columns.count(c) > 1)!r} stands there twice")
-    return table
+    return table.rename_columns(columns)
 
 
 def _merge(folders: dict[str, list[Path]]) -> tuple[list[str], Labels]:

@@ -1,5 +1,6 @@
 """Finding out how a dataset writes its labels, from its features and values."""
 
+import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -17,6 +18,8 @@ from .label_readers import (
     one_item,
     separated_items,
 )
+
+logger = logging.getLogger(__name__)
 
 LABEL_COLUMNS = ("labels", "label", "label_ids", "objects", "categories", "category", "classes", "class", "tags")
 CATEGORY_KEYS = ("category", "category_id", "label", "labels", "class", "name")
@@ -36,7 +39,7 @@ def find_labels(
     """Understand how the labels are written.
 
     Args:
-        features: of the dataset.
+        features: of the columns that may hold labels.
         values: gives the values of a column, of all rows or of the first ones.
         names, label_column, separator: as in `to_multilabel`.
         whole: whether `values` gives all rows, so that names can be derived from them.
@@ -87,9 +90,13 @@ def _find_columns(
     if names:
         answers = [name for name in names if _dtype(features.get(name))]
     else:
-        numbers = [column for column in features if _dtype(features[column]) in ("bool", "int", "float")]
-        answers = [column for column in numbers if _are_answers(values(column))]
+        answers = [column for column in features if _dtype(features[column]) and _are_answers(values(column))]
     if len(answers) > (0 if names else 1):
+        others = [column for column in features if column not in answers]
+        if others:
+            empty = {column for column in others if _dtype(features[column]) and all(map(_is_blank, values(column)))}
+            shown = (f"{column} (empty)" if column in empty else column for column in others)
+            logger.info("Columns not read as labels: %s", ", ".join(shown))
         return answers
     raise ValueError(
         f"Cannot tell which of the columns {list(features)} holds the labels; "
@@ -125,8 +132,13 @@ def _holds_labels(feature: Any) -> bool:
 
 
 def _are_answers(values: list) -> bool:
-    distinct = {None if value != value else value for value in values}
-    return distinct <= ANSWERS.keys() and distinct != {None}
+    """Whether at least half of the cells with content are answers: the others are mistakes in a column of answers."""
+    answers = [value in ANSWERS for value in values if not _is_blank(value)]
+    return bool(answers) and 2 * sum(answers) >= len(answers)
+
+
+def _is_blank(value: Any) -> bool:
+    return value is None or value == "" or value != value
 
 
 def _dtype(feature: Any) -> str:
@@ -146,6 +158,11 @@ def _object_features(feature: Any) -> dict[str, Any] | None:
 
 
 def _is_multi_hot(feature: Any, rows: list) -> bool:
+    """Whether lists are multi-hot vectors; integers without a fixed length can be ids too.
+
+    Lists of 0, 1, −1 and nothing that are equally long, at least 2, are vectors as soon as one of them cannot be a set
+    of ids: it has a −1, an empty value, or values that do not ascend. So `[0, 1]` in every row are ids.
+    """
     if not isinstance(feature, (List, LargeList)):
         return False
     dtype = _dtype(feature.feature)
@@ -156,8 +173,8 @@ def _is_multi_hot(feature: Any, rows: list) -> bool:
         return False
     if getattr(feature, "length", -1) > 0:
         return True
-    # The ids of a row differ from one another, the values of a vector do not.
-    return len({len(row) for row in rows}) == 1 and any(len(set(row)) < len(row) for row in rows)
+    lengths = {len(row) for row in rows}
+    return len(lengths) == 1 and max(lengths) > 1 and any(row != [0, 1] for row in rows)
 
 
 def _vector_names(column: str, feature: Any, rows: list, names: Sequence[str] | None) -> list[str]:
@@ -172,4 +189,12 @@ def _item_names(column: str, seen: set, names: Sequence[str] | None) -> list[str
         return list(names)
     if not seen:
         raise ValueError(f"Column {column!r} has no label in any row")
-    return sorted(seen) if isinstance(next(iter(seen)), str) else [str(i) for i in range(int(max(seen)) + 1)]
+    if isinstance(next(iter(seen)), str):
+        return sorted(seen)
+    count = int(max(seen)) + 1
+    if count > 10 * len(seen) + 100:
+        raise ValueError(
+            f"Column {column!r} has {len(seen)} different ids, the largest {count - 1}: ids count the labels from 0; "
+            "pass labels to say how many there are"
+        )
+    return [str(i) for i in range(count)]

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, IterableDataset
+from huggingface_hub.errors import HFValidationError
 
 from .checks import OnBadImage
-from .coco import load_coco
+from .coco import find_coco, image_folders, load_coco
 from .columns import to_multilabel
-from .folders import TABLES, folder_splits, is_folder_source, load_folder
+from .folders import TABLES, find_table, folder_splits, is_folder_source, load_folder
 from .hub import load_splits
 from .splits import choose_split, take_share, take_slice
 from .voc import find_voc_root, is_voc, load_voc, voc_splits
@@ -36,8 +37,9 @@ def load_multilabel_dataset(
 ) -> Dataset | IterableDataset:
     """A multi-label dataset from whatever the source is.
 
-    - a folder with `annotations/instances_*.json`: COCO, with the images of a split in `<split>`, `images/<split>` or
-      `images` (`load_coco`);
+    - a `.json` file in COCO's format, a folder with `annotations/instances_*.json`, or with `_annotations.coco.json` or
+      `annotations.json`, itself or in folders `train`, `valid` and `test`: COCO, with the images beside the file, or
+      beside its folder in `<split>`, `images/<split>` or `images` (`load_coco`);
     - a Pascal VOC folder (`load_voc`); `train` then means trainval and `validation` test, if there are both;
     - a table, or a folder of images with a metadata table or a folder per label (`load_folder`);
     - else anything that `datasets.load_dataset` reads: a name on the Hub, a folder as it would be there, or one that
@@ -47,8 +49,8 @@ def load_multilabel_dataset(
         source: the path or name.
         split: `train`, `validation`, `test`, one that is called or begins like it (`val`, `train2014`), or the
             source's own name for it; with a slice in the syntax of datasets, as `train[:100]`. Without a validation
-            split the test split is `validation`; without both a tenth of the rows, drawn with a fixed seed, and
-            `train` the rest. None for a source that is not divided: all rows.
+            split the test split is `validation`; without both about a tenth of the rows, always the same
+            images (`take_share`), and `train` the rest. None or `all` for a source that is not divided: all rows.
         config_name: configuration of a dataset on the Hub.
         labels: the names wanted, in this order; for validation data give it those of the training data.
         image_column, label_column, separator: how tables and datasets are read, see `to_multilabel`.
@@ -61,6 +63,7 @@ def load_multilabel_dataset(
 
     Raises:
         FileNotFoundError: if there is nothing at a path, or no such dataset on the Hub.
+        ConnectionError: if the Hub cannot be reached.
         ValueError: for a split that is not there or not told; as the functions named above.
 
     Example:
@@ -78,7 +81,13 @@ def load_multilabel_dataset(
     path = _local_path(source)
     loaders = None if path is None else _local_loaders(path, options, columns)
     if loaders is None:
-        splits = load_splits(path or str(source), config_name, streaming)
+        try:
+            splits = load_splits(path or str(source), config_name, streaming)
+        except (FileNotFoundError, ConnectionError, HFValidationError) as error:
+            if path is not None:
+                raise
+            kind = ConnectionError if isinstance(error, ConnectionError) else FileNotFoundError
+            raise kind(f"There is no folder {source} here, and on the Hub: {error}") from error
         loaders = {name: partial(to_multilabel, data, **options, **columns) for name, data in splits.items()}
     elif streaming:
         raise ValueError(f"{source} is on disk already and cannot be streamed")
@@ -101,7 +110,7 @@ def _local_path(source: str | os.PathLike[str]) -> Path | None:
     if (
         not isinstance(source, str)
         or name.startswith((".", "/", "~"))
-        or path.suffix in TABLES
+        or path.suffix in (*TABLES, ".json")
         or len(path.parts) > 2
         or (len(path.parts) == 2 and path.parent.exists())
     ):
@@ -111,9 +120,8 @@ def _local_path(source: str | os.PathLike[str]) -> Path | None:
 
 def _local_loaders(path: Path, options: Options, columns: Options) -> Loaders | None:
     """What loads each split of a source that this package reads itself; None for one that datasets reads."""
-    if files := sorted(path.glob("annotations/instances_*.json")):
-        instances = {file.stem.removeprefix("instances_"): file for file in files}
-        return {s: partial(load_coco, _image_folder(path, s), file, **options) for s, file in instances.items()}
+    if (files := find_coco(path)) and not find_table(path):
+        return {s: partial(load_coco, image_folders(file, s), file, **options) for s, file in files.items()}
     if is_voc(path):
         root = find_voc_root(path)
         splits = {split: split for split in voc_splits(root)}
@@ -124,8 +132,3 @@ def _local_loaders(path: Path, options: Options, columns: Options) -> Loaders | 
         load = partial(load_folder, path, **options, **columns)
         return {split: partial(load, split=split) for split in folder_splits(path)} or {"train": load}
     return None
-
-
-def _image_folder(path: Path, split: str) -> Path:
-    folders = (path / split, path / "images" / split, path / "images")
-    return next((folder for folder in folders if folder.is_dir()), folders[0])

@@ -1,9 +1,13 @@
 """Names of splits, and what stands in for a split that a source does not have."""
 
 import logging
-import math
+import os
+from collections.abc import Iterator
+from hashlib import blake2b
+from pathlib import Path
 
 import numpy as np
+import pyarrow.compute as pc
 from datasets import Dataset, ReadInstruction
 
 logger = logging.getLogger(__name__)
@@ -14,7 +18,8 @@ SYNONYMS = {
     "test": ("test", "testing"),
 }
 VALIDATION_SHARE = 0.1
-SEED = 0  # of the rows of that share
+SALT = b"gkgnet"
+CHUNK = 1000  # rows in memory at a time
 
 
 def split_kind(name: str) -> str | None:
@@ -49,7 +54,8 @@ def choose_split(split: str | None, available: list[str], source: object) -> tup
     """Which split to read, and which share of it: `train`, `validation`, or None for all rows.
 
     A source with one split, unless that is for validation or test, is divided when `train` or `validation` is asked
-    for. Where there is no validation split the test split stands in.
+    for. Where there is no validation split the test split stands in. None and `all` are all rows of a source that has
+    one split.
 
     Raises:
         ValueError: if the source has no such split, or several and none was named.
@@ -58,7 +64,7 @@ def choose_split(split: str | None, available: list[str], source: object) -> tup
     (('test', None), ('train', 'validation'))
     """
     choices = f"{source} has the splits {', '.join(available)}"
-    if split is None:
+    if split is None or (split == "all" and split not in available):
         if len(available) > 1:
             raise ValueError(f"{choices}: name one")
         return available[0], None
@@ -70,21 +76,48 @@ def choose_split(split: str | None, available: list[str], source: object) -> tup
     found = find_split(split, available)
     if found is None and split_kind(split) == "validation":
         found = find_split("test", available)
+        if found is not None:
+            logger.info("%s has no validation split: the %s split stands in for it", source, found)
     if found is None:
         raise ValueError(f"{choices}, not {split!r}")
     return found, None
 
 
 def take_share(dataset: Dataset, share: str, source: object) -> Dataset:
-    """The `validation` tenth of the rows, drawn with a fixed seed, or the `train` rest; ValueError for one row."""
+    """The `validation` share of the rows, about a tenth, or the `train` rest; ValueError for one row.
+
+    A hash of each row decides, not its place: an image stays in its share when others are added or taken away, so a
+    model trained before has not seen the validation data of today. Hashed is the path of the image in the source's
+    folder, outside of it the file name, so the source can be moved; of an image without a path the content.
+    """
     if len(dataset) < 2:
         raise ValueError(f"{source} has one row, which cannot be divided into training and validation data")
+    digests = b"".join(blake2b(SALT + key, digest_size=8).digest() for key in _keys(dataset, source))
+    hashes = np.frombuffer(digests, dtype=">u8")
+    held_out = hashes < VALIDATION_SHARE * 2**64
+    if not held_out.any():
+        held_out[hashes.argmin()] = True
+    if held_out.all():
+        held_out[hashes.argmax()] = False
+    message = "%s has no validation split: about a tenth of its rows, %d, serves as one, %d for training"
+    logger.info(message, source, held_out.sum(), (~held_out).sum())
     # Not train_test_split, which writes into the folder that the dataset is read from.
-    rows = np.random.default_rng(SEED).permutation(len(dataset))
-    validation, train = np.split(rows, [math.ceil(VALIDATION_SHARE * len(rows))])
-    message = "%s has no validation split: a tenth of its rows, %d, serves as one, %d for training"
-    logger.info(message, source, len(validation), len(train))
-    return dataset.select(np.sort(validation if share == "validation" else train))
+    return dataset.select(np.flatnonzero(held_out if share == "validation" else ~held_out))
+
+
+def _keys(dataset: Dataset, source: object) -> Iterator[bytes]:
+    """What tells an image from the others, for each row."""
+    folder = Path(os.path.abspath(Path(str(source)).expanduser()))
+    if folder.is_file():
+        folder = folder.parent
+    for batch in dataset.select_columns("image").with_format("arrow").iter(CHUNK):
+        paths, contents = (pc.struct_field(batch["image"], name) for name in ("path", "bytes"))
+        for path, content in zip(paths.to_pylist(), contents, strict=True):
+            if path:
+                file = Path(os.path.normpath(path))
+                yield os.fsencode(file.relative_to(folder).as_posix() if file.is_relative_to(folder) else file.name)
+            else:
+                yield content.as_py() or b""
 
 
 def take_slice(dataset: Dataset, part: str) -> Dataset:

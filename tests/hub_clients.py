@@ -141,6 +141,7 @@ def _push_while_training() -> list[str]:
         report_to="none",
         push_to_hub=True,
         hub_model_id="user/trained",
+        hub_token=os.environ["HF_TOKEN"],
         hub_strategy="every_save",
     )
     rows = [{"pixel_values": IMAGE[0], "labels": torch.tensor([1.0, 0, 0, -1, 1])}] * 4

@@ -135,6 +135,13 @@ def test_training_pushes_as_it_saves(hub, pushed, loaded):
     assert loaded["processor"].startswith("ViTImageProcessor")
 
 
+def test_every_push_of_a_training_carries_the_code_and_none_the_token(hub, pushed):
+    for commit in history(hub, "user/trained"):
+        assert hub.token.encode() not in b"".join(blob.content for blob in commit.files.values())
+        if "config.json" in commit.files:
+            assert "modeling_gkgnet.py" in commit.files
+
+
 def test_only_safetensors_are_written(hub, pushed):
     for name in ("user/gkgnet-coco-576", "user/parts", "user/gkgnet_s", "user/trained", "user/folder"):
         binary = {path for path in files(hub, name) if path.endswith((".bin", ".pt", ".pth", ".pkl", ".ckpt"))}

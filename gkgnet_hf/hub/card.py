@@ -28,7 +28,25 @@ from .card_text import RELEASED_LICENSE
 METRIC_TYPES = {"mAP": "mAP", "CF1": "f1", "OF1": "f1"}
 
 
-def write_card(
+def write_card(folder: str | os.PathLike[str], **options: Any) -> Path:
+    """Write README.md of a model's folder; arguments and errors are those of `folder_card`.
+
+    Returns:
+        Path of the card.
+
+    Example:
+
+        write_card("my-gkgnet", repo_id="user/my-gkgnet", license="mit")
+    """
+    card = folder_card(folder, **options)
+    path = Path(folder, CARD_FILE)
+    unfinished = path.with_name(f"_{CARD_FILE}")
+    card.save(unfinished)
+    unfinished.replace(path)  # at once: a card that people wrote into is never half there
+    return path
+
+
+def folder_card(
     folder: str | os.PathLike[str],
     *,
     repo_id: str | None = None,
@@ -37,8 +55,8 @@ def write_card(
     evaluation: Mapping[str, Any] | None = None,
     training: Mapping[str, Any] | None = None,
     **metadata: Any,
-) -> Path:
-    """Write README.md of a model's folder from what the folder holds.
+) -> ModelCard:
+    """The card of a model's folder, from what the folder holds.
 
     That is config.json (of GKGNet, or timm's of a `gkgnet_*` or `pvig_*`) and, where they are, recipe.yaml,
     all_results.json, evaluation.json and an earlier README.md.
@@ -51,16 +69,9 @@ def write_card(
         evaluation, training: what stands for evaluation.json and recipe.yaml where there is no such file.
         **metadata: as in `create_model_card`.
 
-    Returns:
-        Path of the card.
-
     Raises:
         FileNotFoundError: if there is no config.json.
         ValueError: if a file is not what it should be, or `repo_id` no name on the Hub; as in `create_model_card`.
-
-    Example:
-
-        write_card("my-gkgnet", repo_id="user/my-gkgnet", license="mit")
     """
     folder = Path(folder)
     path = folder / CARD_FILE
@@ -68,7 +79,7 @@ def write_card(
         _check_repo_id(repo_id)
     texts = [path.read_text(encoding="utf-8") if path.is_file() else None, published]
     settings = read_values(folder / RECIPE_FILE) or training or {}
-    card = create_model_card(
+    return create_model_card(
         config or read_config(folder),
         repo_id or folder.resolve().name,
         evaluation=read_values(folder / EVALUATION_FILE) or evaluation,
@@ -76,10 +87,6 @@ def write_card(
         earlier=[text for text in texts if text],
         **metadata,
     )
-    unfinished = folder / f"_{CARD_FILE}"
-    card.save(unfinished)
-    unfinished.replace(path)  # at once: a card that people wrote into is never half there
-    return path
 
 
 def create_model_card(

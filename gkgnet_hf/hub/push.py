@@ -9,8 +9,8 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.constants import SAFETENSORS_INDEX_FILE, SAFETENSORS_SINGLE_FILE
 from safetensors import SafetensorError, safe_open
 
-from .card import published_card, write_card
-from .card_files import read_config, read_values
+from .card import folder_card, published_card
+from .card_files import CARD_FILE, read_config, read_values
 
 logger = logging.getLogger(__name__)
 
@@ -30,10 +30,10 @@ def push_folder(
     """Publish a model's folder, of transformers or timm, in one commit.
 
     What goes: the configuration, the weights as safetensors, and what stands beside them of `TEXTS_AND_PICTURES`.
-    Pickles (`*.bin`, `*.pt`, `*.pth`), subfolders such as checkpoints, and tables stay here. The model card is written
-    anew for the repository; what people wrote into it, here or there, is kept. Former weights in the repository go in
-    the same commit, its other files stay. A push that breaks off leaves the files of the repository as they were; the
-    next one completes it.
+    Pickles (`*.bin`, `*.pt`, `*.pth`), subfolders such as checkpoints, and tables stay here. The model card goes anew
+    for the repository, and what people wrote into it, here or there, is kept; the folder's own stays as it is. Former
+    weights in the repository go in the same commit, its other files stay. A push that breaks off leaves the files of
+    the repository as they were; the next one completes it.
 
     Args:
         folder: of a GKGNet, as `save_pretrained`, a training run or `convert_checkpoint` writes it, or of a timm model
@@ -60,21 +60,29 @@ def push_folder(
     files = find_model_files(folder)
     if create_pr and revision is not None:
         raise ValueError(f"A pull request is against main: create_pr excludes revision, got {revision!r}")
+    folder_card(folder)  # raises before anything is made on the Hub
     api = HfApi(library_name="gkgnet_hf")
     repo_id = _open_repository(api, repo_id, private)
     if revision is not None and not api.revision_exists(repo_id, revision):
         api.create_branch(repo_id, branch=revision)
-    card = write_card(folder, repo_id=repo_id, published=published_card(repo_id, revision))
-    files = sorted({*files, card.name})
-    logger.info("To be pushed: %s", ", ".join(files))
-    former = {name for name in api.list_repo_files(repo_id, revision=revision) if _fits(name, WEIGHTS)}
+    head = str(api.model_info(repo_id, revision=revision).sha)
+    card = str(folder_card(folder, repo_id=repo_id, published=published_card(repo_id, head)))
+    files = sorted({*files} - {CARD_FILE})
+    logger.info("To be pushed: %s", ", ".join([CARD_FILE, *files]))
+    former = {name for name in api.list_repo_files(repo_id, revision=head) if _fits(name, WEIGHTS)}
     operations: list[CommitOperationAdd | CommitOperationDelete] = [
+        CommitOperationAdd(CARD_FILE, card.encode()),
         *(CommitOperationAdd(name, folder / name) for name in files),
         *(CommitOperationDelete(name) for name in sorted(former.difference(files))),
     ]
     try:
         commit = api.create_commit(
-            repo_id, operations, commit_message="Upload model", revision=revision, create_pr=create_pr
+            repo_id,
+            operations,
+            commit_message="Upload model",
+            revision=revision,
+            create_pr=create_pr,
+            parent_commit=head,  # what was written there meanwhile is not overwritten: the Hub refuses
         )
     except RuntimeError as error:  # of huggingface_hub, where the content of a large file does not arrive
         raise ConnectionError(f"{error} {error.__cause__ or ''} Nothing was changed in {repo_id}.") from error

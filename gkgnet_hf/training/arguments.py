@@ -71,6 +71,10 @@ class MultiLabelTrainingArguments(TrainingArguments):
         if self.early_stopping_patience is not None and not self.load_best_model_at_end:
             raise ValueError("early_stopping_patience needs load_best_model_at_end, which needs an eval_strategy")
 
+    def __getstate__(self) -> dict[str, Any]:
+        # The Trainer pickles its arguments beside every checkpoint, and pushes them.
+        return {**self.__dict__, "hub_token": None}
+
 
 @dataclass
 class ModelArguments:

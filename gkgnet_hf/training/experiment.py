@@ -70,7 +70,7 @@ def run_training(recipe: Recipe) -> dict[str, float]:
         trainer.create_model_card(**_origin(recipe))
     resume = recipe.training.resume_from_checkpoint
     result = trainer.train(resume_from_checkpoint=True if resume == "last" else resume)
-    trainer.save_model()
+    trainer.save_model(str(output), _internal_call=True)  # pushed at the end, with the evaluation
     trainer.save_metrics("train", result.metrics)
     metrics = result.metrics
     if validation is not None:

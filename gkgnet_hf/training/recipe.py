@@ -37,7 +37,8 @@ class Recipe:
     def save(self, path: Path) -> None:
         """Write file and command line together, with every argument of the model and the data, as a recipe."""
         values = {**self.given, **dataclasses.asdict(self.model), **dataclasses.asdict(self.data)}
-        values.pop("resume_from_checkpoint", None)
+        for name in ("resume_from_checkpoint", "hub_token"):
+            values.pop(name, None)
         versions = f"# gkgnet_hf {__version__}, transformers {transformers.__version__}, torch {torch.__version__}\n"
         text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
         path.write_text(versions + text, encoding="utf-8")

@@ -1,6 +1,7 @@
 """transformers' Trainer with the multi-label loss and metrics, and the paper's recipe."""
 
 import logging
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -165,7 +166,7 @@ class MultiLabelTrainer(Trainer):
             str(self.args.output_dir),
             repo_id=repo_id,
             published=published_card(repo_id, self.args.hub_revision, self.args.hub_token) if repo_id else None,
-            config=self.model.config,  # type: ignore[arg-type]
+            config=self.model.config,
             evaluation={"metrics": {k.removeprefix("eval_"): v for k, v in metrics.items()}} if metrics else None,
             training={**self.args.to_dict(), **results},
             **{"base_model": finetuned_from, "datasets": dataset_tags, **metadata},
@@ -181,6 +182,8 @@ class MultiLabelTrainer(Trainer):
             except (OSError, ValueError) as error:  # training goes on
                 logger.warning("Nothing is pushed this time: the card of %s: %s", self.hub_model_id, error)
                 return
+            for file in Path(checkpoint_folder).glob("*.py"):  # the code for those without this package
+                shutil.copy(file, str(self.args.output_dir))
         super()._push_from_checkpoint(checkpoint_folder)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:

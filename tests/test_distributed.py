@@ -64,7 +64,7 @@ def test_gathered_metrics_are_those_of_one_process(runs):
 
 
 def test_fully_sharded_networks_compute_and_learn_what_whole_ones_do():
-    assert launch("tests.run_sharded").splitlines() == ["equal", "equal"]
+    assert launch("tests.run_sharded").count("equal") == 2  # one from each process
 
 
 def test_synchronised_norms_keep_names_values_and_eval_results():

@@ -36,6 +36,7 @@ def _cfg(**kwargs: Any) -> dict[str, Any]:
         "std": IMAGENET_DEFAULT_STD,
         "first_conv": "stem.conv1.conv",
         "classifier": "head.fc",
+        "license": "apache-2.0",  # of this code; a file given with pretrained_cfg_overlay keeps its own
         **kwargs,
     }
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 import torch
 import typer
+from accelerate import PartialState
 from datasets import Dataset, Image
 from huggingface_hub.errors import HTTPError, StrictDataclassError
 from safetensors import SafetensorError
@@ -113,6 +114,7 @@ def train(
     logging.getLogger("httpx").setLevel(logging.WARNING)
     recipe = read_recipe(recipe_or_flags)
     metrics = run_training(recipe)
+    PartialState().destroy_process_group()  # its threads must not outlive the interpreter
     if recipe.training.process_index == 0:
         if "eval_mAP" in metrics:
             typer.echo(f"\nValidation mAP {metrics['eval_mAP']:.1f}, CF1 {metrics['eval_CF1']:.1f}")

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
 from torch.utils.data import Dataset
 
 from gkgnet_hf import GKGNetForImageClassification
@@ -58,6 +59,7 @@ def main(output: Path, batch_size: int) -> None:
     metrics = {name: value for name, value in prediction.metrics.items() if "mAP" in name or "F1" in name}
     seen = {"losses": losses, "read": read, "metrics": metrics, "steps": result.global_step}
     (output / f"seen-{trainer.args.process_index}.json").write_text(json.dumps(seen))
+    PartialState().destroy_process_group()  # its threads must not outlive the interpreter
 
 
 if __name__ == "__main__":

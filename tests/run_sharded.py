@@ -34,6 +34,7 @@ def main() -> None:
     for (name, p), q in zip(whole.named_parameters(), sharded.parameters(), strict=True):
         torch.testing.assert_close(q.full_tensor(), p, msg=name)
     print("equal")
+    dist.destroy_process_group()
 
 
 def shard(model: GKGNetForImageClassification) -> None:

@@ -168,7 +168,8 @@ def evaluate(
         network.config.decision_threshold = result.threshold
         with written_whole(model) as folder:
             network.config.save_pretrained(folder)
-        _warn_of_few(result)
+        if fit == "per-label":
+            _warn_of_few(result)
     if per_label:
         _write_per_label(result, per_label)
     typer.echo(json.dumps(result.to_dict(), indent=2) if as_json else result)

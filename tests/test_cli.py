@@ -5,12 +5,12 @@ import io
 import json
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 from PIL import Image
 
 from gkgnet_hf import GKGNetForImageClassification, create_image_processor
-from gkgnet_hf.cli import main
 
 from .test_models import small_config
 from .test_recipes import QUICK, write_photos
@@ -27,18 +27,8 @@ def workplace(tmp_path_factory):
 
 
 @pytest.fixture
-def run(workplace, monkeypatch, capsys):
-    """Run a command in the workplace → exit code, stdout, stderr."""
-
-    def run(*words):
-        monkeypatch.chdir(workplace)
-        monkeypatch.setattr(sys, "argv", ["gkgnet-hf", *words])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        captured = capsys.readouterr()
-        return stop.value.code or 0, captured.out, captured.err
-
-    return run
+def run(run_in, workplace):
+    return partial(run_in, workplace)
 
 
 def test_train_evaluate_predict(run, workplace):

@@ -1,7 +1,7 @@
 """Released files → folders, by the library and the command; and which order of labels fits a dataset."""
 
 import json
-import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,7 +11,6 @@ from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from gkgnet_hf import load_released_checkpoint
-from gkgnet_hf.cli import main
 from gkgnet_hf.hub.convert import convert_checkpoint
 from gkgnet_hf.training.data.label_sets import COCO_LABELS, read_labels
 from gkgnet_hf.training.label_order import best_label_order
@@ -32,18 +31,8 @@ def files(tmp_path_factory):
 
 
 @pytest.fixture
-def run(files, monkeypatch, capsys):
-    """Run a command in the folder → exit code, stdout, stderr."""
-
-    def run(*words):
-        monkeypatch.chdir(files)
-        monkeypatch.setattr(sys, "argv", ["gkgnet-hf", *words])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        captured = capsys.readouterr()
-        return stop.value.code or 0, captured.out, captured.err
-
-    return run
+def run(run_in, files):
+    return partial(run_in, files)
 
 
 def test_a_gkgnet_file_becomes_a_model_of_transformers(run, files):

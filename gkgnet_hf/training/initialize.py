@@ -25,6 +25,8 @@ LABEL_TENSORS = (
     "patch_classifier.weight",
     "patch_classifier.bias",
 )
+# Fields of a configuration that its labels or its file decide.
+NOT_HANDED_ON = ("id2label", "label2id", "num_labels", "decision_threshold", "model_type", "transformers_version")
 
 
 def create_model(
@@ -62,7 +64,7 @@ def create_model(
     if backbone_checkpoint is not None:
         raise ValueError(f"backbone_checkpoint is for a size ({', '.join(VARIANTS)}); {model} has patch nodes already")
     source = load_released_checkpoint(model) if Path(model).is_file() else load_model(model)
-    kept = {name: value for name, value in source.config.to_diff_dict().items() if name not in _OF_THE_LABELS}
+    kept = {name: value for name, value in source.config.to_diff_dict().items() if name not in NOT_HANDED_ON}
     created = GKGNetForImageClassification(GKGNetConfig(**{**kept, **config}))
     _transfer(source, created)
     return created
@@ -75,9 +77,6 @@ def _check_fields(config: dict[str, Any]) -> None:
         raise ValueError(
             f"{name} is no field of GKGNetConfig to set here{f'; did you mean {close[0]}?' if close else ''}"
         )
-
-
-_OF_THE_LABELS = ("id2label", "label2id", "num_labels", "decision_threshold", "model_type", "transformers_version")
 
 
 def load_model(model: str) -> GKGNetForImageClassification:

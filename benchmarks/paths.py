@@ -4,14 +4,35 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from unittest.mock import patch
 
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
 from gkgnet_hf.modeling import group_knn, layers
+from gkgnet_hf.modeling.layers import GroupKGCN
 
 
 @contextmanager
 def plain_path() -> Iterator[None]:
-    """Within it, every graph is built by the plain functions, which materialise everything."""
+    """Within it the network is computed as it is written down: channels first, every graph materialised."""
     with (
         patch.object(layers, "find_neighbors", group_knn.find_neighbors_plain),
         patch.object(layers, "max_relative", group_knn.max_relative_plain),
+        patch.object(layers, "channels_last", lambda x: x),
+        patch.object(layers, "gelu", F.gelu),
+        patch.object(GroupKGCN, "split_groups", split_groups),
+        patch.object(GroupKGCN, "update", update),
     ):
         yield
+
+
+def split_groups(self: GroupKGCN, x: Tensor) -> Tensor:
+    """(B, C, H, W) → (B, G, H·W, C/G)."""
+    return x.flatten(2).unflatten(1, (self.num_groups, -1)).transpose(2, 3).contiguous()
+
+
+def update(self: GroupKGCN, x: Tensor, h: Tensor, relative: Tensor) -> Tensor:
+    """As in GroupKGCN."""
+    messages = relative.transpose(2, 3).reshape_as(h)
+    interleaved = torch.stack((h, messages), dim=2).flatten(1, 2)
+    return x + self.drop_path(self.fc2(F.gelu(self.graph_conv(interleaved))))

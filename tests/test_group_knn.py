@@ -124,7 +124,7 @@ def test_half_precision_is_ranked_in_float32(dtype):
 
 def test_no_piece_is_larger_than_the_budget():
     budget, rows, row_size = group_knn.CPU_PIECE, 144, 144 * 1296
-    pieces = list(group_knn._pieces(4, rows, row_size, torch.device("cpu")))
+    pieces = list(group_knn._pieces(4, rows, row_size, budget))
     assert len(pieces) > 4
     for items, first, last in pieces:
         assert (items.stop - items.start) * (last - first) * row_size <= budget

@@ -10,6 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.paths import plain_path
 from gkgnet_hf import GKGNetConfig, GKGNetForImageClassification, load_released_checkpoint
 from gkgnet_hf.hub.released import _rename_released
 from gkgnet_hf.modeling.loss_gkgnet import multi_label_loss
@@ -90,7 +91,8 @@ def test_gradients_are_the_released_ones_with_the_fault_they_were_measured_with(
         return labels.squeeze(-1).mT, neighbors
 
     monkeypatch.setattr(LabelStage, "forward", forward_as_columns)
-    _, parameters = train_step(gkgnet, pixel_values)
+    with plain_path():  # the fault depends on how tensors lie in memory
+        _, parameters = train_step(gkgnet, pixel_values)
     with safe_open(GKGNET_REFERENCE, "pt") as file:
         norms = json.loads(file.metadata()["grad_norms"])
     config = GKGNetConfig.from_variant("ti")

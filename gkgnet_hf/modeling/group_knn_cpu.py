@@ -1,0 +1,89 @@
+"""The compiled loops of group_knn.c, where they were built: choosing the highest scores, gathering a maximum.
+
+PyTorch does the same where `takes` says no.
+"""
+
+import ctypes
+import os
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+Bias = tuple[Tensor, Tensor] | None
+
+
+@lru_cache(maxsize=1)
+def _library() -> ctypes.CDLL | None:
+    try:
+        return ctypes.CDLL(str(Path(__file__).with_name("libgroup_knn.so")))
+    except OSError:  # not built for this machine, or PyTorch's OpenMP is not the one it was built for
+        return None
+
+
+def takes(tensor: Tensor) -> bool:
+    """Whether the loops can take this tensor: on CPU, no float64, built, and not off (`GKGNET_KERNELS=off`)."""
+    return (
+        tensor.device.type == "cpu"
+        and tensor.dtype != torch.float64
+        and os.environ.get("GKGNET_KERNELS") != "off"
+        and _library() is not None
+    )
+
+
+def select(similarity: Tensor, bias: Bias, first: int, ranks: int, dilation: int, out: Tensor) -> None:
+    """Write the sources of the highest scores `2 · similarity − bias` of each row, ranks 0, d, 2d, …, highest first.
+
+    Args:
+        similarity: (items, R, M) contiguous float32.
+        bias: rows (H, M) and columns (W, M), as in `find_neighbors`, float32.
+        first: grid row of the first destination.
+        ranks: K·d, at most M.
+        dilation: d.
+        out: (items, R, ⌈ranks/d⌉) contiguous int64.
+    """
+    rows, columns = (None, None) if bias is None else (table.contiguous() for table in bias)
+    width = 1 if columns is None else len(columns)
+    numbers = (*similarity.shape, rows, columns, width, first * width, ranks, dilation)
+    if _call("gkgnet_select", similarity, *numbers, out):
+        raise MemoryError(f"No memory for {similarity.shape[2]} scores a thread")
+
+
+def gather_max(sources: Tensor, neighbors: Tensor, track: bool) -> tuple[Tensor, Tensor]:
+    """Maximum over the neighbours' rows, and with `track` which neighbour won: arguments and result as the op's.
+
+    Raises:
+        IndexError: if a neighbour is none of the sources.
+    """
+    batch, groups, num_sources, dim = sources.shape
+    rows = sources.float()  # of half precision: the maximum is exact all the same
+    rows = rows if rows.stride(3) == 1 else rows.contiguous()
+    values = rows.new_empty(batch, neighbors.shape[2], groups, dim)
+    winners = torch.empty_like(values, dtype=torch.uint8) if track else values.new_empty(0, dtype=torch.uint8)
+    strides = (ctypes.c_int64 * 3)(*rows.stride()[:3])
+    numbers = (batch, groups, *neighbors.shape[2:], num_sources, dim)
+    if _call("gkgnet_gather_max", rows, strides, neighbors.contiguous(), *numbers, values, winners if track else None):
+        raise IndexError(f"neighbors must be indices of {num_sources} sources")
+    return values.to(sources.dtype).transpose(1, 2), winners.transpose(1, 2) if track else winners
+
+
+def scatter_max(grad: Tensor, neighbors: Tensor, winners: Tensor, num_sources: int) -> Tensor:
+    """The gradient of the sources from that of their maxima: arguments and result as the op's."""
+    batch, groups, num_destinations, dim = grad.shape
+    rows = grad.float().transpose(1, 2).contiguous()
+    out = rows.new_zeros(batch, num_sources, groups, dim)
+    numbers = (batch, groups, num_destinations, neighbors.shape[3], num_sources, dim)
+    _call("gkgnet_scatter_max", rows, neighbors.contiguous(), winners.transpose(1, 2).contiguous(), *numbers, out)
+    return out.to(grad.dtype).transpose(1, 2)
+
+
+def _call(name: str, *arguments: object) -> int:
+    function = getattr(_library(), name)
+    return function(*map(_argument, arguments))
+
+
+def _argument(value: object) -> object:
+    if isinstance(value, Tensor):
+        return ctypes.c_void_p(value.data_ptr())
+    return ctypes.c_int64(value) if isinstance(value, int) else value

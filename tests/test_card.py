@@ -1,20 +1,17 @@
 """Model cards: what they say, what they keep of what people wrote, and that the Hub and Python take them."""
 
 import json
-import os
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 import yaml
-from huggingface_hub import EvalResult, HfApi, ModelCard, ModelCardData
-from PIL import Image
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import AutoImageProcessor
 from transformers.utils.hub import create_and_tag_model_card
 
-from gkgnet_hf import GKGNetConfig, GKGNetForImageClassification, create_image_processor
+from gkgnet_hf import GKGNetConfig, GKGNetForImageClassification
 from gkgnet_hf.cli import main
 from gkgnet_hf.hub.card import create_model_card, inherited_metadata, write_card
 from gkgnet_hf.training import (
@@ -28,9 +25,7 @@ from gkgnet_hf.training import (
 )
 from gkgnet_hf.training.evaluation import evaluate_scores
 
-from .hub import Blob, HubServer, Write, run_client
-from .test_card_timm import save_timm
-from .test_models import WIDTHS, small_config
+from .test_models import small_config
 from .test_recipes import QUICK, write_photos
 
 LABELS = ["cat", "dining_table", "a|b"]
@@ -223,6 +218,13 @@ def test_a_base_model_on_the_hub_is_named_and_a_size_is_none(tmp_path):
     assert inherited_metadata("ti") == inherited_metadata(str(tmp_path)) == {}
 
 
+def test_a_licence_that_only_the_hub_knows_is_inherited_by_its_name(tmp_path):
+    (tmp_path / "README.md").write_text("---\nlicense: newest\n---\n")
+    inherited = inherited_metadata(str(tmp_path))
+    assert inherited == {"license": "other", "license_name": "newest"}
+    assert "under the licence `newest`" in section(create_model_card(config(), "pets", **inherited), "Licence")
+
+
 @pytest.mark.parametrize(
     ("file", "text", "message"),
     [
@@ -308,7 +310,8 @@ def test_the_command_writes_the_card(folder, monkeypatch, capsys, words, code, s
 def test_training_leaves_the_evaluation_and_the_card(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_photos(tmp_path / "photos")
-    words = ["custom", *QUICK, "--config", '{"hidden_sizes": [16, 16, 32, 32], "depths": [1, 1, 1, 1]}']
+    sizes = '{"hidden_sizes": [16, 16, 32, 32], "depths": [1, 1, 1, 1]}'
+    words = ["custom", *QUICK, "--dataset", str(tmp_path / "photos"), "--config", sizes]
     metrics = run_training(read_recipe([*words, "--output_dir", "out"]))
     found = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     validation = load_multilabel_dataset("photos", "validation")
@@ -320,6 +323,13 @@ def test_training_leaves_the_evaluation_and_the_card(tmp_path, monkeypatch):
     assert f"**mAP {found['metrics']['mAP']:.1f}**" in card.text
     assert card.data.get("datasets") is None
     assert rows(card, "Training")["steps"] == ["2"]
+
+
+@pytest.mark.parametrize(("words", "dataset"), [(["--push_to_hub"], "digits"), ([], "/home/me/digits")])
+def test_a_recipe_that_is_pushed_while_training_holds_no_path_of_this_machine(tmp_path, words, dataset):
+    recipe = read_recipe(["digits", "--dataset", "/home/me/digits", "--use_cpu", *words])
+    recipe.save(tmp_path / "recipe.yaml")
+    assert yaml.safe_load((tmp_path / "recipe.yaml").read_text())["dataset"] == dataset
 
 
 def test_a_push_that_cannot_read_the_card_on_the_hub_is_left_out(tmp_path, monkeypatch, caplog):
@@ -353,81 +363,3 @@ def test_the_cards_of_this_repository_are_up_to_date():
     for heading in ("Use", "Limits", "Licence", "Citation"):
         assert section(card, heading) == section(written, heading)
     assert f"{section(card, 'Citation')}\n\n# GKGNet, the architecture\n" in written
-
-
-def push_while_training(directory):
-    """Push from each of two steps and at the end, into a repository that has a card; and a model of timm."""
-    os.chdir(directory)
-    torch.manual_seed(0)
-    network = config(decision_threshold=[0.0, 0.0, 0.0])
-    trainer = MultiLabelTrainer(
-        model=GKGNetForImageClassification(network),
-        args=MultiLabelTrainingArguments(
-            output_dir="trained",
-            max_steps=2,
-            save_steps=1,
-            per_device_train_batch_size=2,
-            report_to="none",
-            use_cpu=True,
-            push_to_hub=True,
-            hub_model_id="user/pets",
-            hub_always_push=True,
-        ),
-        train_dataset=[{"pixel_values": torch.randn(3, 64, 64), "labels": torch.tensor([1.0, 0, 0])}] * 4,
-        eval_dataset=[{"pixel_values": torch.randn(3, 64, 64), "labels": torch.tensor([1.0, 0, 1])}] * 4,
-        processing_class=create_image_processor(network),
-    )
-    trainer.train()
-    metrics = trainer.evaluate()
-    trainer.push_to_hub(dataset_tags="user/photos")
-    save_timm(Path("classifier"), "gkgnet_s", converted=False, num_classes=5)
-    write_card("classifier", repo_id="user/classifier", license="apache-2.0")
-    HfApi().create_repo("user/classifier")
-    HfApi().upload_folder(repo_id="user/classifier", folder_path="classifier")
-    return metrics["eval_mAP"]
-
-
-# What the Python of both cards prints and makes, each piece in a namespace of its own.
-RUN_SNIPPETS = """
-import os, re
-from contextlib import redirect_stdout
-from io import StringIO
-from huggingface_hub import ModelCard
-
-os.chdir({directory!r})
-result = []
-for name in ("user/pets", "user/classifier"):
-    for snippet in re.findall(r"```python\\n(.*?)```", ModelCard.load(name).text, flags=re.DOTALL):
-        namespace, printed = {{}}, StringIO()
-        with redirect_stdout(printed):
-            exec(snippet, namespace)
-        result.append([printed.getvalue(), *(list(f.shape) for f in namespace.get("features", []))])
-        if "classify" in namespace:
-            result[-1] = namespace["classify"]("photo.jpg", top_k=None)
-"""
-
-
-def test_the_hub_and_python_take_cards_as_they_are(tmp_path):
-    Image.new("RGB", (80, 60), (200, 60, 100)).save(tmp_path / "photo.jpg")
-    with HubServer() as hub:
-        repository = hub.create_repository("models/user/pets")
-        repository.commit("main", [Write("README.md", Blob(HAND_WRITTEN.encode()))], title="By hand")
-        code = f"from tests.test_card import push_while_training as push; result = push({str(tmp_path)!r})"
-        score = run_client(code, hub.environment())
-        commits = [commit for commit in repository.commits.values() if "config.json" in commit.files]
-        cards = [ModelCard(commit.files["README.md"].content.decode()) for commit in commits]
-        (printed,), predictions, (_, *features), (_, *timm_features) = run_client(
-            RUN_SNIPPETS.format(directory=str(tmp_path)), hub.environment()
-        )
-    assert {exchange.status for exchange in hub.exchanges if exchange.path == "/api/validate-yaml"} == {200}
-    assert len(cards) >= 3
-    for card in cards:
-        assert card.text.endswith("From our own garden.\n")
-        assert "## Use" in card.text
-        assert (card.data.license, card.data.language) == ("mit", "en")
-    assert cards[-1].data.datasets == "user/photos"
-    assert [r.metric_value for r in cards[-1].data.eval_results if r.metric_type == "mAP"] == [round(score, 2)]
-    assert [line.split()[0] for line in printed.splitlines()] == LABELS
-    assert sorted(row["label"] for row in predictions) == sorted(LABELS)
-    assert features == [[1, width, 16 // 2**i, 16 // 2**i] for i, width in enumerate(WIDTHS)]
-    assert timm_features == [[1, width, 16 // 2**i, 16 // 2**i] for i, width in enumerate(WIDTHS)]

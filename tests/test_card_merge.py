@@ -107,6 +107,17 @@ def test_a_push_from_another_folder_deletes_nothing(folder, tmp_path, card):
     assert ModelCard(published).data.license == "mit"
 
 
+def test_a_new_folder_takes_over_what_is_on_the_hub_and_goes_on_from_there(folder, tmp_path):
+    write(folder, GARDEN)
+    small_config().save_pretrained(tmp_path / "again")
+    path = write_card(tmp_path / "again", published=push(folder))  # which a Trainer pushes as it is
+    published = path.read_text()
+    write(tmp_path / "again", FARM)
+    published = push(tmp_path / "again", published)
+    assert by_hand(published) == FARM
+    assert {*by_hand(push(folder, published)).split("\n\n## ")} == {GARDEN, FARM.removeprefix("## ")}
+
+
 def test_a_card_written_by_hand_as_a_whole_can_be_edited_and_deleted(folder):
     (folder / "README.md").write_text(f"---\nlanguage: en\n---\n{GARDEN}\n\n{ZOO}\n")
     published = push(folder)

@@ -1,4 +1,4 @@
-"""Cards of timm models, whose Python runs here from a folder; test_card runs that of a repository."""
+"""Cards of timm models, whose Python runs here from a folder; test_card_on_hub runs that of a repository."""
 
 import json
 import re

@@ -40,8 +40,8 @@ def write_card(folder: str | os.PathLike[str], **options: Any) -> Path:
         write_card("my-gkgnet", repo_id="user/my-gkgnet", license="mit")
     """
     card = folder_card(folder, **options)
-    remember(card)
     path = Path(folder, CARD_FILE)
+    remember(card, new=not path.is_file())
     unfinished = path.with_name(f"_{CARD_FILE}")
     card.save(unfinished)
     unfinished.replace(path)  # at once: a card that people wrote into is never half there

@@ -137,10 +137,11 @@ def merge_text(generated: str, kept: CardParts) -> str:
     return "\n\n".join(whole if section == PLACE else section for section in kept.sections) + "\n"
 
 
-def remember(card: ModelCard) -> None:
-    """Make a card that is to be the folder's own remember itself as pushed: a Trainer pushes the file as it is."""
+def remember(card: ModelCard, new: bool) -> None:
+    """Make a card that becomes the folder's own, or its first, remember itself: a Trainer pushes the file as it is."""
     parts = parse_card(str(card))
-    card.text = card.text.replace(_end(parts.id, parts.pushed), _end(parts.id, parts.hashes()))
+    id = secrets.token_hex(4) if new else parts.id
+    card.text = card.text.replace(_end(parts.id, parts.pushed), _end(id, parts.hashes()))
 
 
 def merge_metadata(given: Mapping[str, Any], kept: CardParts, timm: bool) -> dict[str, Any]:

@@ -31,10 +31,10 @@ def push_folder(
 
     What goes: the configuration, the weights as safetensors, and what stands beside them of `TEXTS_AND_PICTURES`.
     Pickles (`*.bin`, `*.pt`, `*.pth`), subfolders such as checkpoints, and tables stay here. The model card goes anew
-    for the repository, and what people wrote into it, here or there, is kept; the folder's own stays as it is. Of local
-    paths in the recipe and the evaluation only the last part goes. Former
-    weights in the repository go in the same commit, its other files stay. A push that breaks off leaves the files of
-    the repository as they were; the next one completes it.
+    for the repository, and what people wrote into it, here or there, is kept (`card_merge`); the folder's own stays as
+    it is. Of absolute paths in the recipe and the evaluation only the last part goes. Former weights in the repository
+    go in the same commit, its other files stay. A push that breaks off leaves the files of the repository as they were;
+    the next one completes it.
 
     Args:
         folder: of a GKGNet, as `save_pretrained`, a training run or `convert_checkpoint` writes it, or of a timm model

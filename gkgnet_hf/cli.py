@@ -279,7 +279,7 @@ def card(
     """Write a model's card, README.md, from what its folder holds.
 
     Metadata, use, labels, results of evaluation.json, settings of recipe.yaml, limits, licence and citation. What
-    people wrote above and below the generated part, and their metadata, stays.
+    people wrote above and below the generated part, and their metadata, stays; so it does on the Hub when it is pushed.
     """
     typer.echo(write_card(folder, repo_id=repo_id, license=license, datasets=dataset))
 

@@ -1,22 +1,17 @@
 """Model cards: what they say, what they keep of what people wrote, and that the Hub and Python take them."""
 
 import json
-import os
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
-import timm
-import torch
 import yaml
-from huggingface_hub import EvalResult, HfApi, ModelCard, ModelCardData
-from PIL import Image
-from timm.models import save_for_hf
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import AutoImageProcessor
 from transformers.utils.hub import create_and_tag_model_card
 
-from gkgnet_hf import GKGNetConfig, GKGNetForImageClassification, create_image_processor
+from gkgnet_hf import GKGNetConfig, GKGNetForImageClassification
 from gkgnet_hf.cli import main
 from gkgnet_hf.hub.card import create_model_card, inherited_metadata, write_card
 from gkgnet_hf.training import (
@@ -30,8 +25,7 @@ from gkgnet_hf.training import (
 )
 from gkgnet_hf.training.evaluation import evaluate_scores
 
-from .hub import Blob, HubServer, Write, run_client
-from .test_models import WIDTHS, small_config
+from .test_models import small_config
 from .test_recipes import QUICK, write_photos
 
 LABELS = ["cat", "dining_table", "a|b"]
@@ -167,47 +161,12 @@ def test_what_is_not_known_has_no_section(folder, missing, sections):
     assert "\n\n\n" not in card
 
 
-def test_what_people_write_stays(folder):
-    path = write_card(folder, license="mit", tags="pets")
-    above, below = "Read this first.\n\n", "\n## Our garden\n\nThe cats live there.\n"
-    meta, body = path.read_text().split("<!-- gkgnet-hf: start")
-    path.write_text(
-        f"{meta.replace('license', 'language: en' + chr(10) + 'license')}{above}<!-- gkgnet-hf: start{body}{below}"
-    )
-    (folder / "evaluation.json").unlink()
-    write_card(folder, repo_id="user/other")
-    written = path.read_text()
-    card = ModelCard(written)
-    assert card.text.startswith(above)
-    assert card.text.endswith(f"<!-- gkgnet-hf: end -->\n{below}")
-    assert 'from_pretrained("user/other")' in card.text
-    assert "## Results" not in card.text
-    assert (card.data.license, card.data.language) == ("mit", "en")
-    assert card.data.tags[-1] == "pets"
-    assert write_card(folder, repo_id="user/other").read_text() == written
-
-
-def test_a_card_written_by_hand_stays_whole(folder):
-    (folder / "README.md").write_text(HAND_WRITTEN)
-    card = ModelCard.load(write_card(folder, license="apache-2.0"))
-    assert card.text.endswith("# By hand\n\nFrom our own garden.\n")
-    assert (card.data.license, card.data.language) == ("apache-2.0", "en")
-
-
-def test_what_people_write_on_the_hub_stays_and_comes_once(folder):
-    published = write_card(folder).read_text() + "\nFrom the Hub.\n"
-    (folder / "README.md").write_text((folder / "README.md").read_text() + "\nFrom the folder.\n")
-    for _ in range(2):
-        text = write_card(folder, published=published).read_text()
-        assert [text.count(line) for line in ("From the folder.", "From the Hub.", "## Citation")] == [1, 1, 1]
-
-
 def test_results_on_other_data_stay_and_those_on_the_same_are_replaced():
     zoo = EvalResult("image-classification", "user/zoo", "zoo", "mAP", 10.0, dataset_split="test")
     card = ModelCard.from_template(ModelCardData(model_name="pets", eval_results=[zoo]), template_str=HEAD)
     for score, source in ((20.0, {}), (25.0, PHOTOS), (30.0, PHOTOS)):
         found = {"metrics": {"mAP": score}, **source}
-        card = create_model_card(config(), "pets", evaluation=found, earlier=[str(card)])
+        card = create_model_card(config(), "pets", evaluation=found, earlier=str(card))
     assert [(r.dataset_name, r.metric_value) for r in card.data.eval_results] == [("photos", 30.0), ("zoo", 10.0)]
 
 
@@ -220,10 +179,10 @@ def test_what_is_undefined_is_no_result():
 def test_the_card_that_transformers_fills_with_nothing_is_not_kept():
     filler = create_and_tag_model_card("user/pets", tags=["pets"])
     assert "[More Information Needed]" in filler.text
-    card = create_model_card(config(), "user/pets", earlier=[str(filler)])
+    card = create_model_card(config(), "user/pets", published=str(filler))
     assert "[More Information Needed]" not in card.text
     edited = str(filler).replace("[More Information Needed]", "Our garden", 1)
-    assert "Our garden" in create_model_card(config(), "user/pets", earlier=[edited]).text
+    assert "Our garden" in create_model_card(config(), "user/pets", published=edited).text
 
 
 def test_converted_weights_keep_their_licence(folder, tmp_path):
@@ -259,6 +218,13 @@ def test_a_base_model_on_the_hub_is_named_and_a_size_is_none(tmp_path):
     assert inherited_metadata("ti") == inherited_metadata(str(tmp_path)) == {}
 
 
+def test_a_licence_that_only_the_hub_knows_is_inherited_by_its_name(tmp_path):
+    (tmp_path / "README.md").write_text("---\nlicense: newest\n---\n")
+    inherited = inherited_metadata(str(tmp_path))
+    assert inherited == {"license": "other", "license_name": "newest"}
+    assert "under the licence `newest`" in section(create_model_card(config(), "pets", **inherited), "Licence")
+
+
 @pytest.mark.parametrize(
     ("file", "text", "message"),
     [
@@ -267,11 +233,24 @@ def test_a_base_model_on_the_hub_is_named_and_a_size_is_none(tmp_path):
         ("evaluation.json", "{", "evaluation.json cannot be read"),
         ("evaluation.json", '{"mAP": 3}', "must hold metrics with an mAP"),
         ("evaluation.json", '{"metrics": {"mAP": 3}, "per_label": [{"label": "dog"}]}', "model's 3 labels .*got 1"),
+        ("evaluation.json", '{"metrics": [3]}', "evaluation.json has a wrong value: .* expected a dict, got list"),
+        ("evaluation.json", '{"metrics": {"mAP": "3"}}', "evaluation.json has a wrong value: .*'metrics'"),
+        ("evaluation.json", '{"metrics": {"mAP": 3}, "per_label": [3]}', "evaluation.json has a wrong value"),
+        ("evaluation.json", '{"metrics": {"mAP": 3}, "per_label": [{"AP": "3"}]}', "evaluation.json has a wrong value"),
+        ("recipe.yaml", "dataset: [photos]", "recipe.yaml has a wrong value: .*'dataset' expected str, got list"),
+        ("recipe.yaml", "config: [1]", "recipe.yaml has a wrong value: .*'config'"),
+        ("all_results.json", '{"train_runtime": "75"}', "all_results.json has a wrong value: .*'train_runtime'"),
+        ("config.json", '{"architecture": "pvig_s", "num_classes": 5}', "config.json must hold .* pretrained_cfg"),
+        ("config.json", '{"architecture": "pvig_s", "model_args": [3]}', "config.json has a wrong value"),
         ("recipe.yaml", "- dataset", "must hold names and values, got list"),
         ("recipe.yaml", "a: [", "recipe.yaml cannot be read"),
         ("all_results.json", "[]", "must hold names and values, got list"),
-        ("README.md", "---\na: b: c\n---\n", "metadata of the model card cannot be read"),
-        ("README.md", "<!-- gkgnet-hf: start. -->\n# Pets\n", "start of a generated part but not its end"),
+        ("README.md", "---\na: b: c\n---\n", "README.md: its metadata cannot be read"),
+        (
+            "README.md",
+            "<!-- gkgnet-hf: start. -->\n# Pets\n",
+            "start of a generated part but not its end",
+        ),
     ],
 )
 def test_a_wrong_file_is_one_clear_error(folder, file, text, message):
@@ -289,11 +268,25 @@ def test_a_wrong_file_is_one_clear_error(folder, file, text, message):
         ({"repo_id": "pets"}, "repo_id must be user/name, got 'pets'"),
         ({"repo_id": "user/a pet"}, "a pet"),
         ({"datasets": "../photos"}, r"\.\./photos"),
+        ({"license": "foo"}, "one that the Hub knows, or other, got 'foo'; known are .*apache-2.0, mit.* other$"),
+        ({"license": "CC-BY-NC"}, r"did you mean cc-by-nc-\d"),
     ],
 )
 def test_a_wrong_name_is_one_clear_error(folder, arguments, message):
     with pytest.raises(ValueError, match=message):
         write_card(folder, **arguments)
+
+
+@pytest.mark.parametrize("file", ["README.md", "evaluation.json", "recipe.yaml"])
+def test_text_must_be_utf8_and_may_begin_with_a_byte_order_mark(folder, file):
+    content = (folder / file).read_bytes() if (folder / file).exists() else HAND_WRITTEN.encode()
+    (folder / file).write_bytes(b"\xef\xbb\xbf" + content)
+    card = write_card(folder)
+    assert "\ufeff" not in card.read_text()
+    assert file != "README.md" or ModelCard.load(card).data.license == "mit"
+    (folder / file).write_bytes("# Müller".encode("latin-1"))
+    with pytest.raises(ValueError, match=f"{file} must be text in UTF-8"):
+        write_card(folder)
 
 
 @pytest.mark.parametrize(
@@ -317,7 +310,8 @@ def test_the_command_writes_the_card(folder, monkeypatch, capsys, words, code, s
 def test_training_leaves_the_evaluation_and_the_card(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_photos(tmp_path / "photos")
-    words = ["custom", *QUICK, "--config", '{"hidden_sizes": [16, 16, 32, 32], "depths": [1, 1, 1, 1]}']
+    sizes = '{"hidden_sizes": [16, 16, 32, 32], "depths": [1, 1, 1, 1]}'
+    words = ["custom", *QUICK, "--dataset", str(tmp_path / "photos"), "--config", sizes]
     metrics = run_training(read_recipe([*words, "--output_dir", "out"]))
     found = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     validation = load_multilabel_dataset("photos", "validation")
@@ -329,6 +323,13 @@ def test_training_leaves_the_evaluation_and_the_card(tmp_path, monkeypatch):
     assert f"**mAP {found['metrics']['mAP']:.1f}**" in card.text
     assert card.data.get("datasets") is None
     assert rows(card, "Training")["steps"] == ["2"]
+
+
+@pytest.mark.parametrize(("words", "dataset"), [(["--push_to_hub"], "digits"), ([], "/home/me/digits")])
+def test_a_recipe_that_is_pushed_while_training_holds_no_path_of_this_machine(tmp_path, words, dataset):
+    recipe = read_recipe(["digits", "--dataset", "/home/me/digits", "--use_cpu", *words])
+    recipe.save(tmp_path / "recipe.yaml")
+    assert yaml.safe_load((tmp_path / "recipe.yaml").read_text())["dataset"] == dataset
 
 
 def test_a_push_that_cannot_read_the_card_on_the_hub_is_left_out(tmp_path, monkeypatch, caplog):
@@ -344,91 +345,21 @@ def test_a_push_that_cannot_read_the_card_on_the_hub_is_left_out(tmp_path, monke
     assert not (tmp_path / "README.md").exists()
 
 
+def test_a_network_of_other_sizes_is_not_called_by_the_name_of_a_size():
+    def start(**configuration):
+        training = {"model": "ti", "config": configuration}
+        return rows(create_model_card(config(), "pets", training=training), "Training")["started from"]
+
+    assert start(depths=[1, 1, 1, 1]) == ["an untrained network"]
+    assert start(num_groups=1) == ["an untrained GKGNet-Ti"]
+
+
 def test_the_cards_of_this_repository_are_up_to_date():
     """Of MODEL_CARD.md everything that does not depend on the training run."""
     written = Path(__file__).parents[1].joinpath("MODEL_CARD.md").read_text()
     recipe = read_recipe(["digits"])
     digits = GKGNetConfig(image_size=96, id2label={i: str(i) for i in range(10)}, **recipe.model.config)
-    card = create_model_card(digits, "gkgnet-digits", earlier=[written])
+    card = create_model_card(digits, "gkgnet-digits", earlier=written)
     for heading in ("Use", "Limits", "Licence", "Citation"):
         assert section(card, heading) == section(written, heading)
     assert f"{section(card, 'Citation')}\n\n# GKGNet, the architecture\n" in written
-
-
-def push_while_training(directory):
-    """Push from each of two steps and at the end, into a repository that has a card; and a model of timm."""
-    os.chdir(directory)
-    torch.manual_seed(0)
-    network = config(decision_threshold=[0.0, 0.0, 0.0])
-    trainer = MultiLabelTrainer(
-        model=GKGNetForImageClassification(network),
-        args=MultiLabelTrainingArguments(
-            output_dir="trained",
-            max_steps=2,
-            save_steps=1,
-            per_device_train_batch_size=2,
-            report_to="none",
-            use_cpu=True,
-            push_to_hub=True,
-            hub_model_id="user/pets",
-            hub_always_push=True,
-        ),
-        train_dataset=[{"pixel_values": torch.randn(3, 64, 64), "labels": torch.tensor([1.0, 0, 0])}] * 4,
-        eval_dataset=[{"pixel_values": torch.randn(3, 64, 64), "labels": torch.tensor([1.0, 0, 1])}] * 4,
-        processing_class=create_image_processor(network),
-    )
-    trainer.train()
-    metrics = trainer.evaluate()
-    trainer.push_to_hub(dataset_tags="user/photos")
-    sizes = {"embed_dims": WIDTHS, "depths": (1, 1, 2, 1), "img_size": 64, "num_classes": 5}
-    save_for_hf(timm.create_model("gkgnet_s", **sizes), "classifier", model_args=sizes, safe_serialization=True)
-    write_card("classifier", repo_id="user/classifier", license="apache-2.0")
-    HfApi().create_repo("user/classifier")
-    HfApi().upload_folder(repo_id="user/classifier", folder_path="classifier")
-    return metrics["eval_mAP"]
-
-
-# What the Python of both cards prints and makes, each piece in a namespace of its own.
-RUN_SNIPPETS = """
-import os, re
-from contextlib import redirect_stdout
-from io import StringIO
-from huggingface_hub import ModelCard
-
-os.chdir({directory!r})
-result = []
-for name in ("user/pets", "user/classifier"):
-    for snippet in re.findall(r"```python\\n(.*?)```", ModelCard.load(name).text, flags=re.DOTALL):
-        namespace, printed = {{}}, StringIO()
-        with redirect_stdout(printed):
-            exec(snippet, namespace)
-        result.append([printed.getvalue(), *(list(f.shape) for f in namespace.get("features", []))])
-        if "classify" in namespace:
-            result[-1] = namespace["classify"]("photo.jpg", top_k=None)
-"""
-
-
-def test_the_hub_and_python_take_cards_as_they_are(tmp_path):
-    Image.new("RGB", (80, 60), (200, 60, 100)).save(tmp_path / "photo.jpg")
-    with HubServer() as hub:
-        repository = hub.create_repository("models/user/pets")
-        repository.commit("main", [Write("README.md", Blob(HAND_WRITTEN.encode()))], title="By hand")
-        code = f"from tests.test_card import push_while_training as push; result = push({str(tmp_path)!r})"
-        score = run_client(code, hub.environment())
-        commits = [commit for commit in repository.commits.values() if "config.json" in commit.files]
-        cards = [ModelCard(commit.files["README.md"].content.decode()) for commit in commits]
-        (printed,), predictions, (_, *features), (_, *timm_features) = run_client(
-            RUN_SNIPPETS.format(directory=str(tmp_path)), hub.environment()
-        )
-    assert {exchange.status for exchange in hub.exchanges if exchange.path == "/api/validate-yaml"} == {200}
-    assert len(cards) >= 3
-    for card in cards:
-        assert card.text.endswith("From our own garden.\n")
-        assert "## Use" in card.text
-        assert (card.data.license, card.data.language) == ("mit", "en")
-    assert cards[-1].data.datasets == "user/photos"
-    assert [r.metric_value for r in cards[-1].data.eval_results if r.metric_type == "mAP"] == [round(score, 2)]
-    assert [line.split()[0] for line in printed.splitlines()] == LABELS
-    assert sorted(row["label"] for row in predictions) == sorted(LABELS)
-    assert features == [[1, width, 16 // 2**i, 16 // 2**i] for i, width in enumerate(WIDTHS)]
-    assert timm_features == [[1, width, 56 // 2**i, 56 // 2**i] for i, width in enumerate(WIDTHS)]

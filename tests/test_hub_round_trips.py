@@ -228,3 +228,6 @@ def test_the_snippets_of_readme_run_as_written(hub, loaded):
     first, second = done["converted"]
     assert first == second
     assert hub.repositories["models/user/gkgnet-coco"].private
+    card = hub.repositories["models/user/my-gkgnet"].find("main").files["README.md"].content.decode()
+    assert "license: mit" in card
+    assert "## Use" in card

@@ -343,10 +343,10 @@ def test_a_card_with_wrong_metadata_is_refused_before_anything_moves(hub):
             upload = dict(path_or_fileobj=card.encode(), path_in_repo="README.md", repo_id="user/net")
             return refusal(api.upload_file, **upload)
 
-        result = [push(f"---\\n{data}\\n---\\n") for data in ("license: 3", "a: b: c", "license: mit")]
+        result = [push(f"---\\n{data}\\n---\\n") for data in ("license: 3", "license: foo", "a: b: c", "license: mit")]
         """,
     )
-    assert result[:2] == [["ValueError", None]] * 2
+    assert result[:3] == [["ValueError", None]] * 3
     assert contents(hub) == {"README.md": b"---\nlicense: mit\n---\n"}
 
 

@@ -3,7 +3,7 @@
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,9 @@ from huggingface_hub.utils import validate_repo_id
 
 from ..modeling.configuration_gkgnet import VARIANTS, GKGNetConfig
 from . import card_text
-from .card_files import CARD_FILE, EVALUATION_FILE, RECIPE_FILE, RESULTS_FILE, read_config, read_values
-from .card_merge import LICENCE_FIELDS, UNKNOWN, as_list, merge_metadata, merge_results, merge_text, parse_card
+from .card_files import CARD_FILE, EVALUATION_FILE, read_config, read_evaluation, read_text, read_training
+from .card_licenses import LICENSES
+from .card_merge import UNKNOWN, as_list, merge_cards, merge_metadata, merge_results, merge_text, parse_card, remember
 from .card_model import describe
 from .card_text import RELEASED_LICENSE
 
@@ -40,6 +41,7 @@ def write_card(folder: str | os.PathLike[str], **options: Any) -> Path:
     """
     card = folder_card(folder, **options)
     path = Path(folder, CARD_FILE)
+    remember(card, new=not path.is_file())
     unfinished = path.with_name(f"_{CARD_FILE}")
     card.save(unfinished)
     unfinished.replace(path)  # at once: a card that people wrote into is never half there
@@ -50,6 +52,7 @@ def folder_card(
     folder: str | os.PathLike[str],
     *,
     repo_id: str | None = None,
+    revision: str | None = None,
     published: str | None = None,
     config: GKGNetConfig | None = None,
     evaluation: Mapping[str, Any] | None = None,
@@ -64,6 +67,7 @@ def folder_card(
     Args:
         folder: of a model.
         repo_id: name on the Hub that the snippets load; default the name of the folder.
+        revision: branch on the Hub that the snippets load; default `main`.
         published: text of the card on the Hub, see `published_card`; what people wrote there is kept too.
         config: in place of config.json.
         evaluation, training: what stands for evaluation.json and recipe.yaml where there is no such file.
@@ -74,17 +78,16 @@ def folder_card(
         ValueError: if a file is not what it should be, or `repo_id` no name on the Hub; as in `create_model_card`.
     """
     folder = Path(folder)
-    path = folder / CARD_FILE
     if repo_id is not None:
         _check_repo_id(repo_id)
-    texts = [path.read_text(encoding="utf-8") if path.is_file() else None, published]
-    settings = read_values(folder / RECIPE_FILE) or training or {}
     return create_model_card(
         config or read_config(folder),
         repo_id or folder.resolve().name,
-        evaluation=read_values(folder / EVALUATION_FILE) or evaluation,
-        training={**settings, **read_values(folder / RESULTS_FILE)},
-        earlier=[text for text in texts if text],
+        revision=revision,
+        evaluation=read_evaluation(folder) or evaluation,
+        training=read_training(folder, training or {}),
+        earlier=read_text(folder / CARD_FILE),
+        published=published,
         **metadata,
     )
 
@@ -93,9 +96,11 @@ def create_model_card(
     config: GKGNetConfig | Mapping[str, Any],
     name: str,
     *,
+    revision: str | None = None,
     evaluation: Mapping[str, Any] | None = None,
     training: Mapping[str, Any] | None = None,
-    earlier: Sequence[str] = (),
+    earlier: str | None = None,
+    published: str | None = None,
     **metadata: Any,
 ) -> ModelCard:
     """A model card: metadata, use, labels, results, training, limits, licence, citation.
@@ -103,34 +108,38 @@ def create_model_card(
     Args:
         config: of the model; of a timm model what its config.json holds.
         name: what the snippets load, "user/name" on the Hub or a folder.
+        revision: branch on the Hub that the snippets load; default `main`.
         evaluation: as `Evaluation.to_dict` gives it; `dataset` and `split` may say on what.
         training: settings and results, by the names of a recipe and of the Trainer's metrics.
-        earlier: texts of earlier cards, the most important first. What stands outside of their generated part is kept,
-            and so are metadata that are not generated.
+        earlier, published: texts of README.md so far, in the model's folder and on the Hub. What stands outside of
+            their generated part is kept, and so are metadata that are not generated, as `card_merge` explains.
         **metadata: fields that go before those of earlier cards, as `license="mit"`, `datasets="user/photos"`,
             `base_model="user/net"`, `language="en"`; None is as if not given. The licence of the released GKGNet
             weights is called "gkgnet-non-commercial"; `converted_from` names the file that weights were converted from.
 
     Raises:
         ValueError: for an evaluation that is none or of other labels; an earlier card whose metadata cannot be read or
-            whose generated part has no end; a dataset or base model that cannot be a name on the Hub; another licence
-            for weights that keep that of the released ones.
+            whose generated part has no end; a dataset or base model that cannot be a name on the Hub; a licence that
+            the Hub does not know, or another one for weights that keep that of the released ones.
 
     >>> card = create_model_card(GKGNetConfig.from_variant("ti"), "user/pets", license="mit")
     >>> card.data.license, card.data.pipeline_tag, "## Use" in card.text
     ('mit', 'image-classification', True)
     """
     evaluation, training = evaluation or {}, training or {}
-    cards = [parse_card(text) for text in earlier]
-    network = describe(config, name)
+    kept = merge_cards(
+        parse_card(earlier, CARD_FILE) if earlier else None,
+        parse_card(published, f"{CARD_FILE} on the Hub") if published else None,
+    )
+    network = describe(config, name, None if revision == "main" else revision)
     labels, threshold = network["labels"], network["threshold"]
     _check_evaluation(evaluation, labels)
-    fields = merge_metadata(metadata, cards, network["timm"])
+    fields = merge_metadata(metadata, kept, network["timm"])
     datasets = as_list(fields.get("datasets"))
     dataset = card_text.shown(evaluation["dataset"], datasets) if evaluation.get("dataset") else None
     if evaluation:
         fields["metrics"] = list(dict.fromkeys(METRIC_TYPES.values()))
-    if results := merge_results(_results(evaluation, dataset, datasets), cards):
+    if results := merge_results(_results(evaluation, dataset, datasets), kept):
         fields |= {"model_name": name.split("/")[-1], "eval_results": results}
     card = ModelCard.from_template(
         ModelCardData(**fields),
@@ -144,7 +153,7 @@ def create_model_card(
         training_table=card_text.training_table(training, datasets),
         licence=card_text.licence_text(fields, training),
     )
-    card.text = merge_text(re.sub(r"\n{3,}", "\n\n", card.text), cards)
+    card.text = merge_text(re.sub(r"\n{3,}", "\n\n", card.text), kept)
     return card
 
 
@@ -156,7 +165,7 @@ def published_card(repo_id: str, revision: str | None = None, token: str | bool 
         write_card("my-gkgnet", repo_id="user/my-gkgnet", published=published_card("user/my-gkgnet"))
     """
     try:
-        return Path(hf_hub_download(repo_id, CARD_FILE, revision=revision, token=token)).read_text(encoding="utf-8")
+        return read_text(Path(hf_hub_download(repo_id, CARD_FILE, revision=revision, token=token)))
     except (RepositoryNotFoundError, RevisionNotFoundError, RemoteEntryNotFoundError):
         return None
 
@@ -176,15 +185,19 @@ def inherited_metadata(model: str) -> dict[str, Any]:
     if path.is_file():
         return {"license": RELEASED_LICENSE, "converted_from": path.name}
     if path.is_dir():
-        base, text = {}, (path / CARD_FILE).read_text(encoding="utf-8") if (path / CARD_FILE).is_file() else None
+        base, text = {}, read_text(path / CARD_FILE)
     else:
         base = {"base_model": model}
         try:
             text = published_card(model)
         except EntryNotFoundError:  # the weights are in the cache, the card is not, and there is no network
             text = None
-    data = parse_card(text).data.to_dict() if text else {}
-    return base | {field: data[field] for field in LICENCE_FIELDS if field in data}
+    fields = parse_card(text, f"{CARD_FILE} of {model}").fields if text else {}
+    licence = fields.get("license", {})
+    if licence.get("license", "other") not in LICENSES:  # a Hub may know more of them
+        licence = {"license": "other", "license_name": str(licence["license"])}
+    origin = {"converted_from": fields["converted_from"]} if "converted_from" in fields else {}
+    return base | licence | origin
 
 
 def _check_repo_id(repo_id: str) -> None:
@@ -216,12 +229,12 @@ def _check_evaluation(evaluation: Mapping[str, Any], labels: list[str]) -> None:
     metrics = evaluation.get("metrics") if evaluation else {"mAP": None}
     if not isinstance(metrics, Mapping) or "mAP" not in metrics:
         raise ValueError(
-            "An evaluation must hold metrics with an mAP, as `gkgnet-hf evaluate --json` prints it, "
-            f"got {', '.join(map(str, evaluation))}"
+            f"The evaluation ({EVALUATION_FILE}) must hold metrics with an mAP, as `gkgnet-hf evaluate --json` prints "
+            f"it, got {', '.join(map(str, evaluation))}"
         )
     measured = [row.get("label") for row in evaluation.get("per_label") or []]
     if measured and measured != labels:
         raise ValueError(
-            f"The evaluation must be of the model's {len(labels)} labels ({', '.join(labels[:3])}, …), "
-            f"got {len(measured)} ({', '.join(map(str, measured[:3]))}, …)"
+            f"The evaluation ({EVALUATION_FILE}) must be of the model's {len(labels)} labels "
+            f"({', '.join(labels[:3])}, …), got {len(measured)} ({', '.join(map(str, measured[:3]))}, …)"
         )

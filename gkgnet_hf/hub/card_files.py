@@ -1,10 +1,14 @@
-"""The files of a model's folder that its card tells of."""
+"""The files of a model's folder that its card tells of, and what of them is published."""
 
 import json
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import yaml
+from huggingface_hub.dataclasses import validate_typed_dict
+from huggingface_hub.errors import StrictDataclassFieldValidationError
 
 from ..modeling.configuration_gkgnet import GKGNetConfig
 
@@ -13,6 +17,52 @@ CARD_FILE = "README.md"
 RECIPE_FILE = "recipe.yaml"
 RESULTS_FILE = "all_results.json"
 EVALUATION_FILE = "evaluation.json"
+
+Number = float | int | None
+
+
+class TimmValues(TypedDict, total=False):
+    """What a card reads of timm's config.json."""
+
+    architecture: str
+    num_classes: int
+    pretrained_cfg: dict[str, Any]
+    model_args: dict[str, Any] | None
+    input_size: list[int]  # of pretrained_cfg
+    img_size: int | list[int]  # of model_args
+    in_chans: int
+
+
+class EvaluationValues(TypedDict, total=False):
+    """What a card reads of evaluation.json."""
+
+    dataset: str | None
+    split: str | None
+    num_images: int
+    metrics: dict[str, Number]
+    fitted_metrics: dict[str, Number] | None
+    size_metrics: dict[str, Number] | None
+    chance_mAP: Number
+    threshold: Number | list[float | int]
+    per_label: list[dict[str, Any]] | None
+
+
+class LabelValues(TypedDict, total=False):
+    """What a card reads of a row of `per_label`."""
+
+    label: str
+    AP: Number
+    positives: int
+
+
+class TrainingValues(TypedDict, total=False):
+    """What a card computes with of recipe.yaml and all_results.json; it shows the rest as it is."""
+
+    dataset: str
+    model: str
+    backbone_checkpoint: str | None
+    config: dict[str, Any] | None
+    train_runtime: Number
 
 
 def read_config(folder: Path) -> GKGNetConfig | dict[str, Any]:
@@ -27,10 +77,33 @@ def read_config(folder: Path) -> GKGNetConfig | dict[str, Any]:
         raise FileNotFoundError(f"{folder} must be the folder of a model, it has no {CONFIG_FILE}")
     content = read_values(path)
     if str(content.get("architecture")).startswith(("gkgnet_", "pvig_")):
+        _check_types(path, TimmValues, content)
+        pretrained = content.get("pretrained_cfg", {})
+        _check_types(path, TimmValues, {**pretrained, **(content.get("model_args") or {})})
+        if len(pretrained.get("input_size", ())) != 3 or "num_classes" not in content:
+            raise ValueError(f"{path} must hold num_classes, and pretrained_cfg with input_size, as timm writes it")
         return content
     if content.get("model_type") != GKGNetConfig.model_type:
         raise ValueError(f"{path} must be of a GKGNet, in the format of transformers or of timm")
     return GKGNetConfig.from_dict(content)
+
+
+def read_evaluation(folder: Path) -> dict[str, Any]:
+    """Content of evaluation.json; empty if it is not there. ValueError for wrong types in it."""
+    path = folder / EVALUATION_FILE
+    evaluation = read_values(path)
+    _check_types(path, EvaluationValues, evaluation)
+    for row in evaluation.get("per_label") or []:
+        _check_types(path, LabelValues, row)
+    return evaluation
+
+
+def read_training(folder: Path, otherwise: Mapping[str, Any]) -> dict[str, Any]:
+    """Content of recipe.yaml, or `otherwise`, with that of all_results.json. ValueError for wrong types in them."""
+    recipe, results = read_values(folder / RECIPE_FILE), read_values(folder / RESULTS_FILE)
+    _check_types(folder / RECIPE_FILE, TrainingValues, recipe)
+    _check_types(folder / RESULTS_FILE, TrainingValues, results)
+    return {**(recipe or otherwise), **results}
 
 
 def read_values(path: Path) -> dict[str, Any]:
@@ -39,9 +112,9 @@ def read_values(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: if it holds anything else.
     """
-    if not path.is_file():
+    text = read_text(path)
+    if text is None:
         return {}
-    text = path.read_text(encoding="utf-8")
     try:
         content = yaml.safe_load(text) if path.suffix == ".yaml" else json.loads(text)
     except (ValueError, yaml.YAMLError) as error:
@@ -49,3 +122,49 @@ def read_values(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{path} must hold names and values, got {type(content).__name__}")
     return content
+
+
+def read_text(path: Path) -> str | None:
+    """Text of a file, without a byte order mark; None if it is not there. ValueError if it is not UTF-8."""
+    if not path.is_file():
+        return None
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} must be text in UTF-8: {error}") from error
+
+
+def without_paths(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values in which absolute paths of this machine are shortened to their last part.
+
+    >>> without_paths({"dataset": "/home/me/photos", "model": "user/net", "epochs": 3})
+    {'dataset': 'photos', 'model': 'user/net', 'epochs': 3}
+    """
+    return {name: _last_part(value) if isinstance(value, str) else value for name, value in values.items()}
+
+
+def published_content(path: Path) -> Path | bytes:
+    """What is published of a file: the recipe and the evaluation without local paths, any other as it is."""
+    if path.name not in (RECIPE_FILE, EVALUATION_FILE):
+        return path
+    values = read_values(path)
+    public = without_paths(values)
+    if public == values:
+        return path
+    if path.suffix == ".json":
+        return json.dumps(public, indent=2).encode()
+    comments = re.match(r"(#.*\n)*", path.read_text(encoding="utf-8-sig"))
+    return f"{comments and comments[0]}{yaml.safe_dump(public, sort_keys=False, allow_unicode=True)}".encode()
+
+
+def _last_part(value: str) -> str:
+    path = Path(value)
+    return path.name if path.is_absolute() or value.startswith("~") else value
+
+
+def _check_types(path: Path, schema: type, values: Mapping[str, Any]) -> None:
+    known = {name: value for name, value in values.items() if name in schema.__annotations__}
+    try:
+        validate_typed_dict(schema, known)
+    except StrictDataclassFieldValidationError as error:
+        raise ValueError(f"{path} has a wrong value: {str(error).splitlines()[-1].strip()}") from error

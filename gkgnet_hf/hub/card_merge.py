@@ -1,18 +1,33 @@
-"""What a new model card takes over from earlier ones: text written by hand, and metadata."""
+"""What a new model card takes over from earlier ones, text written by hand and metadata, by a three-way merge.
 
+There are two earlier cards: README.md in the model's folder, and the one on the Hub, which people edit there. A push
+leaves the folder as it is, so the card on the Hub is what remembers: the comment at the end of its generated part has
+the id of the folder's card, and short hashes of what that card held when it was last pushed, in sections and metadata.
+
+What only one of the cards has is new there if the hashes do not know it, and stays; if they do, the other side deleted
+or changed it, and it goes. What both have changed is kept of both, where metadata take the folder's. A folder's card of
+another id, such as that of another training run, never had what the Hub's has: all of both is kept.
+"""
+
+import hashlib
 import re
-from collections.abc import Mapping, Sequence
+import secrets
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import SequenceMatcher
 from typing import Any
 
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from huggingface_hub.utils import validate_repo_id
 
+from .card_licenses import check_license
 from .card_text import RELEASED_LICENSE
 
 START = "<!-- gkgnet-hf: start. This part is written anew each time; write above or below it, where all is kept. -->"
-END = "<!-- gkgnet-hf: end -->"
-GENERATED = re.compile(r"<!-- gkgnet-hf: start.*?<!-- gkgnet-hf: end -->", re.DOTALL)
+GENERATED = re.compile("<!-- gkgnet-hf: start.*?<!-- gkgnet-hf: end(?P<memory>.*?)-->", re.DOTALL)
+PLACE = "<generated>"  # of the generated part among the sections
+BY_HAND = "-"  # id of a card that did not begin with a generated part
 
 # The description in the card that transformers' `push_to_hub` makes for a repository without one.
 TRANSFORMERS_DESCRIPTION = (
@@ -23,85 +38,150 @@ TRANSFORMERS_DESCRIPTION = (
 # The metadata's name of a dataset that is not on the Hub, or not known at all.
 UNKNOWN = "unknown"
 
-LICENCE_FIELDS = ("license", "license_name", "license_link", "converted_from")
+# Metadata that only together say which licence it is.
+LICENCE_FIELDS = ("license", "license_name", "license_link")
 
 
-def parse_card(text: str) -> ModelCard:
-    """A card from its text.
+@dataclass
+class CardParts:
+    """A card in the pieces that are merged.
+
+    Attributes:
+        sections: the text by hand, each section from its heading on; `PLACE` stands for the generated part.
+        fields: metadata but for the next two; the licence's are one, a dict.
+        tags: names among the metadata.
+        results: of the metadata's model-index.
+        id: drawn when a folder's first card is written.
+        pushed: of a card on the Hub, `hashes` of the folder's card when it was last pushed.
+    """
+
+    sections: list[str] = field(default_factory=lambda: [PLACE])
+    fields: dict[str, Any] = field(default_factory=dict)
+    tags: list[str] = field(default_factory=list)
+    results: list[EvalResult] = field(default_factory=list)
+    id: str = BY_HAND
+    pushed: list[str] = field(default_factory=list)
+
+    def hashes(self) -> list[str]:
+        """Short names of all pieces."""
+        return [*map(_hash, [*self.sections, *_lines(self.fields), *self.tags, *map(str, self.results)])]
+
+
+def parse_card(text: str, where: str = "The model card") -> CardParts:
+    """The pieces of a card; `where` names it in errors.
+
+    A card without a generated part was written by hand as a whole; the generated part comes above it.
 
     Raises:
-        ValueError: if its metadata cannot be read.
+        ValueError: if its metadata cannot be read, or its generated part has no end.
+
+    >>> parse_card("---\\nlicense: mit\\n---\\nA net.\\n# Mine").sections
+    ['<generated>', 'A net.', '# Mine']
     """
     try:
-        return ModelCard(text)
-    except (ValueError, yaml.YAMLError) as error:
-        raise ValueError(f"The metadata of the model card cannot be read: {error}") from error
+        card = ModelCard(text)
+    except (ValueError, TypeError, yaml.YAMLError) as error:
+        raise ValueError(f"{where}: its metadata cannot be read: {error}") from error
+    fields = {name: value for name, value in card.data.to_dict().items() if name not in ("model-index", "tags")}
+    if licence := {name: fields.pop(name) for name in LICENCE_FIELDS if name in fields}:
+        fields["license"] = licence
+    tags = as_list(card.data.get("tags"))
+    if not all(isinstance(tag, str) for tag in tags):
+        raise ValueError(f"{where}: its tags must be names, got {tags}")
+    generated = GENERATED.search(card.text)
+    if generated is None and "<!-- gkgnet-hf: start" in card.text:
+        raise ValueError(f"{where} has the start of a generated part but not its end, <!-- gkgnet-hf: end -->")
+    above, below = "", "" if _is_empty_template(card) else card.text
+    memory = [BY_HAND]
+    if generated:
+        above, below = card.text[: generated.start()], card.text[generated.end() :]
+        memory = generated["memory"].split() or memory
+    sections = [*_sections(above), PLACE, *_sections(below)]
+    return CardParts(sections, fields, tags, card.data.get("eval_results") or [], memory[0], memory[1:])
 
 
-def merge_text(generated: str, earlier: Sequence[ModelCard]) -> str:
-    """The generated part between what people wrote above and below it in earlier cards.
+def merge_cards(folder: CardParts | None, hub: CardParts | None) -> CardParts:
+    """What stays of the card in a folder and of the one on the Hub, where there are such; see above.
 
-    A card without a generated part was written by hand as a whole and comes below. What two cards say alike comes once.
+    The result remembers the folder's card as pushed.
+
+    >>> folder, hub = parse_card("# One\\n# Two"), parse_card("# One\\n# Three")
+    >>> merge_cards(folder, hub).sections  # nothing is known of a push
+    ['<generated>', '# One', '# Two', '# Three']
+    >>> hub.pushed = folder.hashes()
+    >>> merge_cards(folder, hub).sections
+    ['<generated>', '# One', '# Three']
+    """
+    newest = folder or hub or CardParts(id=secrets.token_hex(4))
+    pushed = folder.hashes() if folder else newest.pushed
+    base = hub.pushed if folder and hub and folder.id == hub.id else []
+    if folder is None or folder.hashes() == base:
+        folder = hub or newest  # all that has changed is on the Hub
+    hub = hub or folder
+    stay = _merge(_lines(folder.fields), _lines(hub.fields), base)
+    fields = {k: value for card in (hub, folder) for k, value in card.fields.items() if _line(k, value) in stay}
+    results = {str(result): result for result in [*folder.results, *hub.results]}
+    return CardParts(
+        sections=_merge(folder.sections, hub.sections, base),
+        fields=fields,
+        tags=_merge(folder.tags, hub.tags, base),
+        results=[results[name] for name in _merge([*map(str, folder.results)], [*map(str, hub.results)], base)],
+        id=newest.id,
+        pushed=pushed,
+    )
+
+
+def merge_text(generated: str, kept: CardParts) -> str:
+    """The generated part in its place among what people wrote."""
+    whole = f"{START}\n{generated.strip()}\n{_end(kept.id, kept.pushed)}"
+    return "\n\n".join(whole if section == PLACE else section for section in kept.sections) + "\n"
+
+
+def remember(card: ModelCard, new: bool) -> None:
+    """Make a card that becomes the folder's own, or its first, remember itself: a Trainer pushes the file as it is."""
+    parts = parse_card(str(card))
+    id = secrets.token_hex(4) if new else parts.id
+    card.text = card.text.replace(_end(parts.id, parts.pushed), _end(id, parts.hashes()))
+
+
+def merge_metadata(given: Mapping[str, Any], kept: CardParts, timm: bool) -> dict[str, Any]:
+    """Metadata but for the evaluation: what is given goes before what is kept of earlier cards.
 
     Raises:
-        ValueError: for a card whose generated part has no end.
-
-    >>> merge_text("# New", [parse_card("---\\nlicense: mit\\n---\\n# Mine")]).endswith("# Mine\\n")
-    True
+        ValueError: for a dataset or base model that cannot be a name on the Hub, a licence that the Hub does not know,
+            or another licence for weights that keep that of the released ones.
     """
-    above, below = "", ""
-    for card in earlier:
-        over, under = _hand_written(card)
-        if over not in above + below:
-            above = f"{above}\n\n{over}".strip()
-        if under not in above + below:
-            below = f"{below}\n\n{under}".strip()
-    parts = [above, f"{START}\n{generated.strip()}\n{END}", below]
-    return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def merge_metadata(given: Mapping[str, Any], earlier: Sequence[ModelCard], timm: bool) -> dict[str, Any]:
-    """Metadata but for the evaluation: what is given goes before the earlier cards', of which the first goes first.
-
-    Raises:
-        ValueError: for a dataset or base model that cannot be a name on the Hub, or another licence for weights that
-            keep that of the released ones.
-    """
-    given = {field: value for field, value in given.items() if value is not None}
-    for field in ("datasets", "base_model"):
-        for name in as_list(given.get(field)):
-            validate_repo_id(name)
-    merged: dict[str, Any] = {}
-    for card in reversed(earlier):
-        merged |= {field: value for field, value in card.data.to_dict().items() if field != "model-index"}
+    given = {name: value for name, value in given.items() if value is not None}
+    for name in [*as_list(given.get("datasets")), *as_list(given.get("base_model"))]:
+        validate_repo_id(name)
+    licence = kept.fields.get("license", {})
     if "license" in given:
-        if merged.get("license_name") == RELEASED_LICENSE and RELEASED_LICENSE not in given.values():
+        check_license(given["license"])
+        if licence.get("license_name") == RELEASED_LICENSE and RELEASED_LICENSE not in given.values():
             raise ValueError(
                 f"The weights come from released GKGNet weights and keep their licence, {RELEASED_LICENSE}, "
                 f"got {given['license']!r}"
             )
-        merged = {field: value for field, value in merged.items() if field not in ("license_name", "license_link")}
-    merged |= given
-    if merged.get("license") == RELEASED_LICENSE:  # the Hub knows it by a name of its own
-        merged |= {"license": "other", "license_name": RELEASED_LICENSE}
+        licence = {}
+    if given.get("license") == RELEASED_LICENSE:  # the Hub knows it by a name of its own
+        given |= {"license": "other", "license_name": RELEASED_LICENSE}
     tags = ["gkgnet", "graph-neural-network", "timm" if timm else "multi-label", *as_list(given.get("tags"))]
-    for card in earlier:
-        tags += as_list(card.data.get("tags"))
-    return merged | {
+    others = {name: value for name, value in kept.fields.items() if name != "license"}
+    return {
+        **others,
+        **licence,
+        **given,
         "library_name": "timm" if timm else "transformers",
         "pipeline_tag": "image-classification",
-        "tags": list(dict.fromkeys(tags)),
+        "tags": list(dict.fromkeys([*tags, *kept.tags])),
     }
 
 
-def merge_results(results: Sequence[EvalResult], earlier: Sequence[ModelCard]) -> list[EvalResult]:
-    """These results, and those of the first earlier card that has any on other data."""
+def merge_results(results: Sequence[EvalResult], kept: CardParts) -> list[EvalResult]:
+    """These results, and those of earlier cards on other data."""
     measured = {(result.dataset_name, result.dataset_split) for result in results}
-    for card in earlier:
-        if found := card.data.get("eval_results"):
-            others = (result for result in found if (result.dataset_name, result.dataset_split) not in measured)
-            return [*results, *(result for result in others if not results or result.dataset_name != UNKNOWN)]
-    return list(results)
+    others = (result for result in kept.results if (result.dataset_name, result.dataset_split) not in measured)
+    return [*results, *(result for result in others if not results or result.dataset_name != UNKNOWN)]
 
 
 def as_list(value: Any) -> list[Any]:
@@ -109,13 +189,46 @@ def as_list(value: Any) -> list[Any]:
     return [] if value is None else value if isinstance(value, list) else [value]
 
 
-def _hand_written(card: ModelCard) -> tuple[str, str]:
-    """Text above and below the generated part."""
-    if "<!-- gkgnet-hf: start" not in card.text:
-        data = ModelCardData(**card.data.to_dict())
-        untouched = ModelCard.from_template(data, model_description=TRANSFORMERS_DESCRIPTION).text
-        return "", "" if card.text.strip() == untouched.strip() else card.text.strip()
-    generated = GENERATED.search(card.text)
-    if generated is None:
-        raise ValueError(f"The model card has the start of a generated part but not its end, {END}")
-    return card.text[: generated.start()].strip(), card.text[generated.end() :].strip()
+def _merge(mine: Sequence[str], theirs: Sequence[str], base: Collection[str]) -> list[str]:
+    """What both have, and what one has that is not in `base`; in the order of the first."""
+    merged: list[str] = []
+    for kind, i, j, k, m in SequenceMatcher(None, mine, theirs, autojunk=False).get_opcodes():
+        if kind == "equal":
+            merged += mine[i:j]
+            continue
+        merged += [piece for piece in mine[i:j] if piece in theirs or _hash(piece) not in base]
+        merged += [piece for piece in theirs[k:m] if piece not in mine and _hash(piece) not in base]
+    return merged
+
+
+def _sections(text: str) -> list[str]:
+    """The text divided before each heading; a # in a piece of code is none."""
+    sections, in_code = [""], False
+    for line in text.splitlines():
+        in_code ^= line.lstrip().startswith(("```", "~~~"))
+        if re.match("#{1,6} ", line) and not in_code:
+            sections.append("")
+        sections[-1] += f"{line}\n"
+    return [section.strip("\n") for section in sections if section.strip()]
+
+
+def _is_empty_template(card: ModelCard) -> bool:
+    """Whether this is the card of transformers that nobody has written into."""
+    template = ModelCard.from_template(ModelCardData(**card.data.to_dict()), model_description=TRANSFORMERS_DESCRIPTION)
+    return bool(card.text.strip() == template.text.strip())
+
+
+def _end(id: str, pushed: Sequence[str]) -> str:
+    return f"<!-- gkgnet-hf: end {' '.join([id, *pushed])} -->"
+
+
+def _lines(fields: Mapping[str, Any]) -> list[str]:
+    return [_line(name, value) for name, value in fields.items()]
+
+
+def _line(name: str, value: Any) -> str:
+    return f"{name}: {value!r}"
+
+
+def _hash(piece: str) -> str:
+    return hashlib.sha256(piece.encode()).hexdigest()[:8]

@@ -20,17 +20,20 @@ TIMM_ARGUMENTS = {
 }
 
 
-def describe(config: GKGNetConfig | Mapping[str, Any], name: str) -> dict[str, Any]:
-    """What the template says of a model that is loaded by `name`."""
+def describe(config: GKGNetConfig | Mapping[str, Any], name: str, revision: str | None = None) -> dict[str, Any]:
+    """What the template says of a model that is loaded by `name`, at `revision` of a repository."""
+    loading = {"name": name, "revision": f', revision="{revision}"' if revision else ""}
     if not isinstance(config, GKGNetConfig):
-        return _describe_timm(config, name)
+        at = f"@{revision}" if revision else ""
+        source = f"{'hf-hub' if '/' in name else 'local-dir'}:{name}{at}"
+        return {**loading, "source": source, **_describe_timm(config)}
     height, width = config.image_height_width
     sizes = {"hidden_sizes": tuple(config.hidden_sizes), "depths": tuple(config.depths)}
     variant = next((variant for variant, known in VARIANTS.items() if known == sizes), None)
     return {
+        **loading,
         "timm": False,
         "network": f"This GKGNet{f'-{variant.capitalize()}' if variant else ''}",
-        "source": name,
         "labels": [str(label) for _, label in sorted((config.id2label or {}).items())],
         "threshold": config.decision_threshold,
         "channels": config.num_channels,
@@ -41,16 +44,19 @@ def describe(config: GKGNetConfig | Mapping[str, Any], name: str) -> dict[str, A
     }
 
 
-def _describe_timm(config: Mapping[str, Any], name: str) -> dict[str, Any]:
-    channels, height, width = config["pretrained_cfg"]["input_size"]
+def _describe_timm(config: Mapping[str, Any]) -> dict[str, Any]:
+    channels, *size = config["pretrained_cfg"]["input_size"]
+    arguments = config.get("model_args") or {}
+    built_for = arguments.get("img_size", size)  # what the position embedding is of
+    height, width = built_for if isinstance(built_for, list) else (built_for, built_for)
     return {
         "timm": True,
         "network": f"This is `{config['architecture']}`",
-        "source": f"{'hf-hub' if '/' in name else 'local-dir'}:{name}",
         "num_classes": config["num_classes"],
+        "wrapped": "num_classes" not in arguments,  # transformers 5.23 stumbles over a second one
         "labels": [],
         "threshold": 0.5,
-        "channels": channels,
+        "channels": arguments.get("in_chans", channels),
         "height": height,
         "width": width,
     }

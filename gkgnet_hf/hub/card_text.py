@@ -113,7 +113,7 @@ def label_table(labels: Sequence[str], threshold: float | Sequence[float], evalu
 def training_table(training: Mapping[str, Any], datasets: Sequence[str]) -> str:
     """Settings and results of a run, of those that `TRAINING` names; `datasets` are the names on the Hub."""
     rows = [
-        [words, escape(_setting(name, training[name], datasets))]
+        [words, escape(_setting(name, training, datasets))]
         for name, words in TRAINING.items()
         if not _unset(training.get(name)) and _unset(training.get(REPLACED_BY.get(name, "")))
     ]
@@ -157,9 +157,11 @@ def _unset(value: Any) -> bool:
     return value is None or value is False or value == -1
 
 
-def _setting(name: str, value: Any, datasets: Sequence[str]) -> str:
+def _setting(name: str, training: Mapping[str, Any], datasets: Sequence[str]) -> str:
+    value = training[name]
     if name == "model" and value in VARIANTS:
-        return f"an untrained GKGNet-{value.capitalize()}"
+        resized = {"hidden_sizes", "depths"} & {*(training.get("config") or ())}
+        return "an untrained network" if resized else f"an untrained GKGNet-{value.capitalize()}"
     if name in ("dataset", "model", "backbone_checkpoint"):
         return shown(value, datasets)
     if name == "train_runtime":

@@ -10,7 +10,7 @@ from huggingface_hub.constants import SAFETENSORS_INDEX_FILE, SAFETENSORS_SINGLE
 from safetensors import SafetensorError, safe_open
 
 from .card import folder_card, published_card
-from .card_files import CARD_FILE, read_config, read_values
+from .card_files import CARD_FILE, published_content, read_config, read_values
 
 logger = logging.getLogger(__name__)
 
@@ -31,9 +31,10 @@ def push_folder(
 
     What goes: the configuration, the weights as safetensors, and what stands beside them of `TEXTS_AND_PICTURES`.
     Pickles (`*.bin`, `*.pt`, `*.pth`), subfolders such as checkpoints, and tables stay here. The model card goes anew
-    for the repository, and what people wrote into it, here or there, is kept; the folder's own stays as it is. Former
-    weights in the repository go in the same commit, its other files stay. A push that breaks off leaves the files of
-    the repository as they were; the next one completes it.
+    for the repository, and what people wrote into it, here or there, is kept (`card_merge`); the folder's own stays as
+    it is. Of absolute paths in the recipe and the evaluation only the last part goes. Former weights in the repository
+    go in the same commit, its other files stay. A push that breaks off leaves the files of the repository as they were;
+    the next one completes it.
 
     Args:
         folder: of a GKGNet, as `save_pretrained`, a training run or `convert_checkpoint` writes it, or of a timm model
@@ -66,13 +67,13 @@ def push_folder(
     if revision is not None and not api.revision_exists(repo_id, revision):
         api.create_branch(repo_id, branch=revision)
     head = str(api.model_info(repo_id, revision=revision).sha)
-    card = str(folder_card(folder, repo_id=repo_id, published=published_card(repo_id, head)))
+    card = str(folder_card(folder, repo_id=repo_id, revision=revision, published=published_card(repo_id, head)))
     files = sorted({*files} - {CARD_FILE})
     logger.info("To be pushed: %s", ", ".join([CARD_FILE, *files]))
     former = {name for name in api.list_repo_files(repo_id, revision=head) if _fits(name, WEIGHTS)}
     operations: list[CommitOperationAdd | CommitOperationDelete] = [
         CommitOperationAdd(CARD_FILE, card.encode()),
-        *(CommitOperationAdd(name, folder / name) for name in files),
+        *(CommitOperationAdd(name, published_content(folder / name)) for name in files),
         *(CommitOperationDelete(name) for name in sorted(former.difference(files))),
     ]
     try:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from transformers import set_seed
 
 from ..hub.card import inherited_metadata
-from ..hub.card_files import EVALUATION_FILE, RECIPE_FILE
+from ..hub.card_files import CARD_FILE, EVALUATION_FILE, RECIPE_FILE, without_paths
 from ..modeling.image_processing_gkgnet import create_image_processor
 from .augmented import TransformedDataset, transform_stream
 from .data.checks import drop_bad_images, find_bad_images
@@ -67,7 +67,8 @@ def run_training(recipe: Recipe) -> dict[str, float]:
     trainer = build_trainer(recipe, train, validation)
     if trainer.is_world_process_zero():
         recipe.save(output / RECIPE_FILE)
-        trainer.create_model_card(**_origin(recipe))
+        resumed = recipe.training.resume_from_checkpoint and (output / CARD_FILE).is_file()
+        trainer.create_model_card(**({} if resumed else _origin(recipe)))  # people may have changed it since
     resume = recipe.training.resume_from_checkpoint
     result = trainer.train(resume_from_checkpoint=True if resume == "last" else resume)
     trainer.save_model(str(output), _internal_call=True)  # pushed at the end, with the evaluation
@@ -153,7 +154,7 @@ def _evaluate(trainer: MultiLabelTrainer, recipe: Recipe, areas: NDArray[np.floa
             threshold=trainer.model.config.decision_threshold,
             areas=areas,
         )
-        source = {"dataset": recipe.data.dataset, "split": recipe.data.eval_split}
+        source = without_paths({"dataset": recipe.data.dataset, "split": recipe.data.eval_split})
         path = Path(str(recipe.training.output_dir), EVALUATION_FILE)
         path.write_text(json.dumps({**source, **evaluation.to_dict()}, indent=2))
     return metrics

@@ -14,6 +14,7 @@ import yaml
 from transformers import HfArgumentParser
 
 from .. import __version__
+from ..hub.card_files import without_paths
 from .arguments import DataArguments, ModelArguments, MultiLabelTrainingArguments
 
 RECIPES = files(__package__) / "recipes"
@@ -35,10 +36,15 @@ class Recipe:
     given: dict[str, Any]
 
     def save(self, path: Path) -> None:
-        """Write file and command line together, with every argument of the model and the data, as a recipe."""
+        """Write file and command line together, with every argument of the model and the data, as a recipe.
+
+        With `push_to_hub` the Trainer publishes the file: of local paths only the last part is written then.
+        """
         values = {**self.given, **dataclasses.asdict(self.model), **dataclasses.asdict(self.data)}
         for name in ("resume_from_checkpoint", "hub_token"):
             values.pop(name, None)
+        if self.training.push_to_hub:
+            values = without_paths(values)
         versions = f"# gkgnet_hf {__version__}, transformers {transformers.__version__}, torch {torch.__version__}\n"
         text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
         path.write_text(versions + text, encoding="utf-8")

@@ -165,6 +165,7 @@ class MultiLabelTrainer(Trainer):
         write_card(
             str(self.args.output_dir),
             repo_id=repo_id,
+            revision=self.args.hub_revision,
             published=published_card(repo_id, self.args.hub_revision, self.args.hub_token) if repo_id else None,
             config=self.model.config,
             evaluation={"metrics": {k.removeprefix("eval_"): v for k, v in metrics.items()}} if metrics else None,

@@ -7,6 +7,8 @@ from typing import Any
 
 import yaml
 
+from gkgnet_hf.hub.card_licenses import LICENSES
+
 # A name, or a list of names, in every field that a Hub uses to find a model.
 NAMES = ("base_model", "datasets", "language", "license", "metrics", "tags")
 NAME = ("library_name", "license_link", "license_name", "pipeline_tag")
@@ -52,6 +54,10 @@ def validate(card: str) -> tuple[list[str], list[str]]:
         values = data.get(key, [])
         if not all(isinstance(value, str) for value in (values if isinstance(values, list) else [values])):
             errors.append(f'"{key}" must be a string or a list of strings, got {values!r}')
+    licenses = data.get("license", [])
+    for name in licenses if isinstance(licenses, list) else [licenses]:
+        if isinstance(name, str) and name not in LICENSES:
+            errors.append(f'"license" must be one of [{", ".join(LICENSES)}], got {name}')
     for model in data.get("model-index", []):
         if not (
             isinstance(model, dict) and isinstance(model.get("name"), str) and isinstance(model.get("results"), list)

@@ -5,9 +5,16 @@ import shutil
 
 import pytest
 import torch
+import transformers
 from huggingface_hub.errors import StrictDataclassError
 from safetensors.torch import load_file
-from transformers import AutoModelForImageClassification, ConvNextConfig, ConvNextForImageClassification
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForImageClassification,
+    ConvNextConfig,
+    ConvNextForImageClassification,
+)
 
 from gkgnet_hf import GKGNetBackbone, GKGNetConfig, GKGNetForImageClassification, GKGNetModel
 
@@ -53,7 +60,7 @@ def test_a_flipped_name_is_a_missing_tensor(folder):
     weights = folder / "model.safetensors"
     content = weights.read_bytes()
     weights.write_bytes(flip(content, content.index(b"patch_classifier.bias")))
-    with pytest.raises(ValueError, match=r"not whole, 1 tensors do not fit: patch_classifier\.bias is missing"):
+    with pytest.raises(ValueError, match=r"2 tensors do not fit: patch_classifier\.bias is missing; qatch_class"):
         AutoModelForImageClassification.from_pretrained(folder)
 
 
@@ -65,6 +72,33 @@ def test_another_number_of_labels_names_the_tensors_and_both_shapes(folder):
     with pytest.raises(ValueError, match=message):
         AutoModelForImageClassification.from_pretrained(folder)
     assert GKGNetForImageClassification.from_pretrained(folder, ignore_mismatched_sizes=True).num_labels == 9
+
+
+@pytest.mark.parametrize(
+    ("load", "settings", "tensor"),
+    [
+        (AutoModelForImageClassification, dict(depths=[1, 1, 1, 1]), r"gkgnet\.backbone\.stages\.2\.blocks\.1\."),
+        (AutoModel, dict(depths=[1, 1, 1, 1]), r"backbone\.stages\.2\.blocks\.1\."),
+        (GKGNetBackbone, dict(depths=[1, 1, 1, 1]), r"backbone\.stages\.2\.blocks\.1\."),
+        (AutoModelForImageClassification, dict(num_label_blocks=[1, 1, 0, 1]), r"label_stages\.2\.blocks\.0\."),
+        (AutoModel, dict(num_label_blocks=[0, 0, 0, 0]), r"label_embedding\.weight"),
+    ],
+)
+def test_weights_of_a_larger_network_than_the_configuration_are_named(folder, load, settings, tensor):
+    rewrite(folder, **settings)
+    message = rf"tensors do not fit: [\w.]*{tensor}[\w.]* is in no part of the model"
+    with pytest.raises(ValueError, match=message):
+        load.from_pretrained(folder)
+    assert load.from_pretrained(folder, ignore_mismatched_sizes=True)
+    _, report = load.from_pretrained(folder, output_loading_info=True)
+    assert report["unexpected_keys"]
+
+
+@pytest.mark.parametrize("load", [GKGNetModel, GKGNetBackbone])
+def test_what_a_class_leaves_out_by_its_nature_is_no_error(folder, load):
+    tensors = load_file(folder / "model.safetensors")
+    for name, tensor in load.from_pretrained(folder).state_dict().items():
+        assert torch.equal(tensor, tensors[f"gkgnet.{name}"])
 
 
 def test_a_base_model_has_no_classifier_to_load(tmp_path):
@@ -128,6 +162,9 @@ def rewrite(folder, **fields):
         ("num_neighbours", 9, "is no field of GKGNetConfig; did you mean num_neighbors"),
         ("depth", [1, 1, 2, 1], "is no field of GKGNetConfig; did you mean depths"),
         ("out_feature", ["stem"], "is no field of GKGNetConfig; did you mean out_features"),
+        ("num_classes", NUM_LABELS, "is no field of GKGNetConfig; did you mean num_labels"),
+        ("num_lables", NUM_LABELS, "is no field of GKGNetConfig; did you mean num_labels"),
+        ("num_labels", 9, f"must be {NUM_LABELS}, as many as id2label names, got 9"),
     ],
 )
 def test_a_wrong_field_is_named(folder, field, value, message):
@@ -136,20 +173,34 @@ def test_a_wrong_field_is_named(folder, field, value, message):
         AutoModelForImageClassification.from_pretrained(folder)
 
 
-def test_fields_that_transformers_and_other_tools_write_are_kept(folder):
+def test_fields_of_transformers_and_its_tools_are_kept_in_silence(folder, caplog, monkeypatch):
+    monkeypatch.setattr(transformers.logging.get_logger(), "propagate", True)
     others = {
         "transformers.js_config": {"dtype": "q8"},
         "custom_pipelines": {},
         "tie_word_embeddings": False,
         "finetuning_task": "digits",
-        "a_field_of_tomorrow": 1,
     }
-    rewrite(folder, torch_dtype="float32", _name_or_path="elsewhere", **others)
-    model = AutoModelForImageClassification.from_pretrained(folder)
+    rewrite(folder, torch_dtype="float32", _name_or_path="elsewhere", output_attentions=False, **others)
+    model = AutoModelForImageClassification.from_pretrained(
+        folder, attn_implementation="eager", dtype="auto", trust_remote_code=False
+    )
     assert model.config.num_labels == NUM_LABELS
     model.save_pretrained(folder)
     written = json.loads((folder / "config.json").read_text())
     assert {name: written.get(name) for name in others} == others
+    assert "no such fields" not in caplog.text
+
+
+@pytest.mark.parametrize("load", [AutoModelForImageClassification, AutoConfig, GKGNetBackbone])
+def test_unknown_fields_are_named_once_a_load_and_kept(folder, load, caplog, monkeypatch):
+    monkeypatch.setattr(transformers.logging.get_logger(), "propagate", True)
+    rewrite(folder, a_field_of_tomorrow=1, colour="red")
+    loaded = load.from_pretrained(folder)
+    warning = "GKGNetConfig has no such fields, they change nothing: a_field_of_tomorrow, colour"
+    assert [record.getMessage() for record in caplog.records].count(warning) == 1
+    loaded.save_pretrained(folder)
+    assert json.loads((folder / "config.json").read_text())["colour"] == "red"
 
 
 def test_a_configuration_that_is_no_json_is_named(folder):

@@ -196,10 +196,22 @@ def load_all(folder: str, first_commit: str, first_step: str, snippets: list[str
         "trained": [outcome(load, "user/trained", revision=revision) for revision in (first_step, "main")],
         "processor": type(AutoImageProcessor.from_pretrained("user/trained")).__name__,
         "folder": [outcome(load, "user/folder", revision=name) for name in ("main", "try/second", "refs/pr/1")],
-        "pickles": [outcome(load, "user/pickle"), outcome(_load_timm, "user/timm-pickle")],
+        "pickles": _load_pickles(),
+        "safetensors beside a pickle": outcome(_load_timm, "user/timm-both"),
         "converted": _convert_and_push(),
         "README": _run_snippets(snippets),
     }
+
+
+def _load_pickles() -> list[str]:
+    """From transformers, from timm, and from timm where the repository is given as a source for a model by name."""
+    source = {"hf_hub_id": "user/timm-pickle", "num_classes": 3}
+    return [
+        outcome(load, "user/pickle"),
+        outcome(_load_timm, "user/timm-pickle"),
+        outcome(timm.create_model, "gkgnet_s", pretrained=True, pretrained_cfg=source, **SMALL),
+        outcome(timm.create_model, "gkgnet_s", pretrained=True, pretrained_cfg_overlay=source, **SMALL),
+    ]
 
 
 def _load_timm(name: str) -> Any:

@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+import timm
 import torch
 import transformers
 from huggingface_hub.errors import StrictDataclassError
@@ -18,7 +19,7 @@ from transformers import (
 
 from gkgnet_hf import GKGNetBackbone, GKGNetConfig, GKGNetForImageClassification, GKGNetModel
 
-from .test_models import NUM_LABELS, small_config
+from .test_models import NUM_LABELS, WIDTHS, small_config
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +132,38 @@ def test_pickled_weights_are_read_only_when_asked_for(folder):
         AutoModelForImageClassification.from_pretrained(folder)
     model = AutoModelForImageClassification.from_pretrained(folder, use_safetensors=False)
     assert torch.equal(model.patch_classifier.bias, tensors["patch_classifier.bias"])
+
+
+@pytest.fixture
+def pickled(tmp_path):
+    """A timm model's folder with pickled weights, and its classifier's bias."""
+    model = timm.create_model("gkgnet_s", embed_dims=WIDTHS, depths=(1, 1, 1, 1))
+    folder = tmp_path / "pickled"
+    timm.models.save_for_hf(model, folder, safe_serialization=False)
+    arguments = json.loads((folder / "config.json").read_text())["model_args"]
+    arguments.pop("num_classes", None)  # timm 1.0.31 writes it, the wrapper of transformers 5.23 stumbles over it
+    rewrite(folder, model_args=arguments)
+    return folder, model.head.fc.bias
+
+
+def test_pickled_weights_are_read_by_timm_only_when_named(pickled):
+    folder, bias = pickled
+    with pytest.raises(FileNotFoundError, match=rf"{folder} must hold model\.safetensors"):
+        timm.create_model(f"local-dir:{folder}", pretrained=True)
+    assert timm.create_model(f"local-dir:{folder}").head.fc.bias.shape == bias.shape
+    file = str(folder / "pytorch_model.bin")
+    named = dict(pretrained_cfg_overlay=dict(file=file), embed_dims=WIDTHS, depths=(1, 1, 1, 1))
+    assert torch.equal(timm.create_model("gkgnet_s", pretrained=True, **named).head.fc.bias, bias)
+    by_path = timm.create_model(f"local-dir:{folder}", checkpoint_path=file)
+    assert torch.equal(by_path.head.fc.bias, bias)
+
+
+def test_pickled_weights_are_read_by_the_wrapper_of_transformers_unless_told_not_to(pickled):
+    folder, bias = pickled
+    with pytest.raises(OSError, match=r"no file named model\.safetensors"):
+        AutoModelForImageClassification.from_pretrained(folder, use_safetensors=True)
+    model = AutoModelForImageClassification.from_pretrained(folder)  # transformers' own code alone
+    assert torch.equal(model.timm_model.head.fc.bias, bias)
 
 
 def test_a_missing_shard_is_named(tmp_path):

@@ -159,8 +159,8 @@ def test_every_push_of_a_training_carries_the_code_and_none_the_token(hub, pushe
 
 def test_only_safetensors_are_written(hub, pushed):
     for name in ("user/gkgnet-coco-576", "user/parts", "user/gkgnet_s", "user/trained", "user/folder"):
-        binary = {path for path in files(hub, name) if path.endswith((".bin", ".pt", ".pth", ".pkl", ".ckpt"))}
-        assert binary <= {"training_args.bin"}  # transformers' Trainer writes it; nothing loads it
+        for commit in history(hub, name):
+            assert not {path for path in commit.files if path.endswith((".bin", ".pt", ".pth", ".pkl", ".ckpt"))}
         assert any(path.endswith(".safetensors") for path in files(hub, name))
 
 

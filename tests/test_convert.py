@@ -141,6 +141,16 @@ def test_labels_are_checked_against_a_dataset(run, files):
     assert "mAP" in out
 
 
+def test_a_dataset_of_other_labels_is_refused_before_anything_is_written(run, files, tmp_path):
+    Image.new("RGB", (40, 40)).save(tmp_path / "photo.png")
+    table = tmp_path / "table.csv"
+    table.write_text("file_name,labels\nphoto.png,a|b\n")
+    code, _, err = run("convert", "gkgnet.pth", "unchecked", "--check-labels", str(table), "--split", "all")
+    assert code == 2
+    assert "must have the model's 6 labels, it has 2" in err
+    assert not (files / "unchecked").exists()
+
+
 def test_a_permutation_of_the_labels_is_found():
     rng = np.random.default_rng(0)
     targets = (rng.random((400, 8)) < 0.3).astype(np.float32)

@@ -10,9 +10,10 @@ import timm
 import torch
 from safetensors.torch import save
 
+from .digest import digest
 from .drawing import draw_checkpoint
 from .hub import Blob, HubServer, Write, run_client
-from .hub_clients import REPO, SMALL, build, digest
+from .hub_clients import REPO, SMALL, build
 
 ROOT = Path(__file__).parents[1]
 FIRST_STEP = "Training in progress, step 1"
@@ -81,14 +82,32 @@ def loaded(hub, pushed, tmp_path_factory):
     weights = save(timm_model.state_dict())
     commit(hub, "user/timm-both", {"config.json": naming, "model.safetensors": weights, "a.bin": b"a pickle"})
     torch.save(draw_checkpoint("gkgnet_t_224_labels80", seed=1), folder / "gkgnet_coco_576.pth")
-    step = next(commit.id for commit in history(hub, "user/trained") if commit.title == FIRST_STEP)
-    return client(hub, f"load_all({str(folder)!r}, {pushed['models']['commit']!r}, {step!r}, {snippets()!r})")
+    arguments = (str(folder), pushed["models"]["commit"], first_step(hub), snippets())
+    return client(hub, f"load_all{arguments!r}")
+
+
+@pytest.fixture(scope="module")
+def without_package(hub, pushed):
+    """What a process says that loads by the code which the repositories carry."""
+    states = [("user/folder", "main"), ("user/trained", first_step(hub)), ("user/trained", "main")]
+    code = f"""
+        from tests.hidden import hide
+        hide()
+        from tests.hub_client_without_package import load_by_carried_code
+        result = load_by_carried_code({states!r})
+    """
+    return run_client(code, hub.environment(PYTHONPATH=str(ROOT)))
 
 
 def client(hub, call):
     name = call.split("(")[0]
     environment = hub.environment(PYTHONPATH=str(ROOT))
     return run_client(f"from tests.hub_clients import {name}\nresult = {call}", environment)
+
+
+def first_step(hub):
+    """The commit of the first push while training."""
+    return next(commit.id for commit in history(hub, "user/trained") if commit.title == FIRST_STEP)
 
 
 def history(hub, name, revision="main"):
@@ -109,13 +128,26 @@ def test_a_model_comes_back_to_the_bit_by_tag_commit_and_branch(pushed, loaded):
 
 
 def test_every_class_loads_what_it_is_of(pushed, loaded):
-    assert loaded["without classifier"] == pushed["models"]["without classifier"]
-    assert loaded["backbones"] == [pushed["models"]["backbone"]] * 2
+    assert loaded["without classifier"] == pushed["models"]["main"]["base"]
+    assert loaded["backbones"] == [pushed["models"]["main"]["backbone"]] * 2
 
 
 def test_a_pipeline_says_the_same_before_and_after(pushed, loaded):
-    assert len(pushed["models"]["pipeline"]) == 5
-    assert loaded["pipeline"] == pushed["models"]["pipeline"]
+    assert len(pushed["models"]["main"]["pipeline"]) == 5
+    assert loaded["pipeline"] == pushed["models"]["main"]["pipeline"]
+
+
+@pytest.mark.parametrize("loader", ["classifier", "base", "backbone", "pipeline", "processor"])
+def test_without_the_package_a_pushed_folder_and_every_step_of_a_training_load_to_the_bit(
+    pushed, without_package, loader
+):
+    expected = [pushed["folder"]["main"], *pushed["trained"]]
+    assert [state[loader] for state in without_package["states"]] == [state[loader] for state in expected]
+    assert len({state["classifier"] for state in expected}) == 3
+
+
+def test_without_the_package_its_own_code_is_not_there(without_package):
+    assert without_package["seen"] == []
 
 
 def test_weights_in_parts_come_back(hub, pushed, loaded):
@@ -146,7 +178,7 @@ def test_the_patch_nodes_of_a_released_file_come_back_in_timm_and_its_wrapper(lo
 
 def test_training_pushes_as_it_saves(hub, pushed, loaded):
     assert history(hub, "user/trained")[0].title == "End of training"
-    assert loaded["trained"] == pushed["trained"]
+    assert loaded["trained"] == [step["classifier"] for step in pushed["trained"]]
     assert loaded["processor"].startswith("ViTImageProcessor")
 
 
@@ -231,6 +263,10 @@ def test_an_interrupted_download_leaves_nothing_that_loads(loaded):
         assert "Error: " in tried
         assert weights == []
     assert loaded["interrupted"]["digest"] == digest(build(0))
+
+
+def test_a_bit_that_flips_among_the_tensors_is_found_by_the_check_of_the_cache(loaded):
+    assert loaded["flipped"] == [[], ["model.safetensors"]]
 
 
 def test_a_stale_answer_gives_one_state_or_the_other(pushed):

@@ -238,7 +238,7 @@ def convert(
         raise ValueError("--check-labels needs the classifier of GKGNet, which --format timm leaves out")
     names = read_labels(labels) if labels else None
     data = load_multilabel_dataset(check_labels, split, labels=names) if check_labels else None
-    if data is not None:
+    if data is not None:  # before anything is written
         check_label_count(load_released_checkpoint(checkpoint), data)
     folder = convert_checkpoint(checkpoint, out, format, names)
     typer.echo(f"{folder}: the weights keep the licence of {checkpoint}")

@@ -160,9 +160,9 @@ class GKGNetPreTrainedModel(PreTrainedModel):
         except SafetensorError as error:
             raise ValueError(f"The weights in {pretrained_model_name_or_path} cannot be read: {error}") from error
         if not ignore_mismatched_sizes:
-            named = {"missing": report["missing_keys"], "in no part of the model": report["unexpected_keys"]}
-            if not pretrained_model_name_or_path or output_loading_info:
-                named = {}
+            named = {}
+            if pretrained_model_name_or_path and not output_loading_info:
+                named = {"missing": report["missing_keys"], "in no part of the model": report["unexpected_keys"]}
             _check_whole(f"The {cls.__name__} in {pretrained_model_name_or_path}", named, report["mismatched_keys"])
         return (model, report) if output_loading_info else model
 

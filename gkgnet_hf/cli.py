@@ -21,6 +21,7 @@ from transformers import AutoImageProcessor, TrainingArguments, ViTImageProcesso
 from .hub.card import write_card
 from .hub.convert import Format, convert_checkpoint
 from .hub.push import push_folder
+from .hub.released import load_released_checkpoint
 from .modeling.modeling_gkgnet import GKGNetForImageClassification
 from .training.arguments import DataArguments, ModelArguments, MultiLabelTrainingArguments
 from .training.data.checks import check_images
@@ -35,7 +36,7 @@ from .training.experiment import run_training
 from .training.inference import find_images, model_label_names
 from .training.inference import predict as predict_labels
 from .training.initialize import load_model
-from .training.label_order import check_label_order
+from .training.label_order import check_label_count, check_label_order
 from .training.recipe import read_recipe, recipe_names
 from .training.saving import written_whole
 
@@ -237,6 +238,8 @@ def convert(
         raise ValueError("--check-labels needs the classifier of GKGNet, which --format timm leaves out")
     names = read_labels(labels) if labels else None
     data = load_multilabel_dataset(check_labels, split, labels=names) if check_labels else None
+    if data is not None:  # before anything is written
+        check_label_count(load_released_checkpoint(checkpoint), data)
     folder = convert_checkpoint(checkpoint, out, format, names)
     typer.echo(f"{folder}: the weights keep the licence of {checkpoint}")
     if data is not None:

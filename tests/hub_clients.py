@@ -1,6 +1,5 @@
 """What the client processes of test_hub_round_trips do: push everything, then, in a fresh process, load everything."""
 
-import hashlib
 import os
 import shlex
 import sys
@@ -12,10 +11,8 @@ from typing import Any
 
 import timm
 import torch
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, hf_hub_download
 from huggingface_hub.constants import HF_HUB_CACHE
-from PIL import Image
-from torch import Tensor
 from transformers import AutoBackbone, AutoImageProcessor, AutoModel, AutoModelForImageClassification, pipeline
 
 from gkgnet_hf import GKGNetBackbone, GKGNetForImageClassification, create_image_processor, load_released_checkpoint
@@ -23,11 +20,9 @@ from gkgnet_hf.cli import main
 from gkgnet_hf.hub.push import push_folder
 from gkgnet_hf.training import MultiLabelTrainer, MultiLabelTrainingArguments
 
-from .drawing import draw_image
+from .digest import IMAGE, PHOTO, digest
 from .test_models import WIDTHS, small_config
 
-IMAGE = draw_image((1, 3, 64, 64), seed=0)
-PHOTO = Image.fromarray((255 * draw_image((80, 100, 3), seed=1).sigmoid()).byte().numpy())
 SMALL = {"embed_dims": WIDTHS, "depths": (1, 1, 2, 1), "img_size": 64}
 REPO = "user/gkgnet-coco-576"
 
@@ -39,17 +34,18 @@ def build(seed: int, **config: Any) -> GKGNetForImageClassification:
     return GKGNetForImageClassification(small_config(**config)).eval()
 
 
-@torch.no_grad()
-def digest(model: Any) -> str:
-    """A name for what the model computes, to the bit."""
-    outputs = model(IMAGE)
-    tensors = [outputs] if isinstance(outputs, Tensor) else _tensors(outputs)
-    return hashlib.sha256(b"".join(tensor.numpy().tobytes() for tensor in tensors)).hexdigest()
-
-
-def _tensors(outputs: Any) -> Iterator[Tensor]:
-    for value in outputs.values():
-        yield from value if isinstance(value, tuple) else [value]
+def describe(model: GKGNetForImageClassification) -> dict[str, Any]:
+    """What every loader is to give for the model, its base model, backbone and pipeline."""
+    backbone = GKGNetBackbone(model.config).eval()
+    backbone.backbone.load_state_dict(model.gkgnet.backbone.state_dict())
+    processor = create_image_processor(model.config)
+    return {
+        "classifier": digest(model),
+        "base": digest(model.gkgnet),
+        "backbone": digest(backbone),
+        "pipeline": pipeline("image-classification", model=model, image_processor=processor)(PHOTO),
+        "processor": type(processor).__name__,
+    }
 
 
 def outcome(call: Callable[..., Any], *arguments: Any, **options: Any) -> str:
@@ -113,15 +109,10 @@ def _push_models() -> dict[str, Any]:
     second.push_to_hub(REPO)
     third.push_to_hub(REPO, revision="next")
     third.push_to_hub("user/parts", max_shard_size="200KB")
-    backbone = GKGNetBackbone(second.config).eval()
-    backbone.backbone.load_state_dict(second.gkgnet.backbone.state_dict())
-    classify = pipeline("image-classification", model=second, image_processor=create_image_processor(second.config))
     return {
         "commit": commit,
         "digests": [digest(model) for model in (first, second, third)],
-        "without classifier": digest(second.gkgnet),
-        "backbone": digest(backbone),
-        "pipeline": classify(PHOTO),
+        "main": describe(second),
     }
 
 
@@ -131,7 +122,8 @@ def _push_timm() -> dict[str, Any]:
     return {"digest": digest(model)}
 
 
-def _push_while_training() -> list[str]:
+def _push_while_training() -> list[dict[str, Any]]:
+    """What is pushed at each of two steps."""
     model = build(8)
     arguments = MultiLabelTrainingArguments(
         output_dir="trained",
@@ -149,13 +141,14 @@ def _push_while_training() -> list[str]:
     trainer = MultiLabelTrainer(model=model, args=arguments, train_dataset=rows, processing_class=processor)
     trainer.train()
     trainer.push_to_hub()
-    return [digest(load(f"trained/checkpoint-{step}")) for step in (1, 2)]
+    return [describe(load(f"trained/checkpoint-{step}")) for step in (1, 2)]
 
 
 def _push_folder() -> dict[str, Any]:
     """A folder with more in it than is published, on main of a private repository, a branch and in a pull request."""
     first, second = build(3), build(4)
     first.save_pretrained("folder")
+    create_image_processor(first.config).save_pretrained("folder")
     Path("folder/checkpoint-1").mkdir()
     for name in ("optimizer.pt", "training_args.bin", "checkpoint-1/config.json", ".notes.md", "bad_images.csv"):
         Path("folder", name).write_text("{}")
@@ -167,6 +160,7 @@ def _push_folder() -> dict[str, Any]:
     with wrong_token():
         refused = command("push", "folder", "user/folder")
     return {
+        "main": describe(first),
         "digests": [digest(first), digest(second)],
         "urls": urls,
         "public": command("push", "folder", REPO, "--private"),
@@ -196,10 +190,23 @@ def load_all(folder: str, first_commit: str, first_step: str, snippets: list[str
         "trained": [outcome(load, "user/trained", revision=revision) for revision in (first_step, "main")],
         "processor": type(AutoImageProcessor.from_pretrained("user/trained")).__name__,
         "folder": [outcome(load, "user/folder", revision=name) for name in ("main", "try/second", "refs/pr/1")],
-        "pickles": [outcome(load, "user/pickle"), outcome(_load_timm, "user/timm-pickle")],
+        "pickles": _load_pickles(),
+        "safetensors beside a pickle": outcome(_load_timm, "user/timm-both"),
+        "flipped": _flip_a_bit_of_the_tensors("user/trained"),
         "converted": _convert_and_push(),
         "README": _run_snippets(snippets),
     }
+
+
+def _load_pickles() -> list[str]:
+    """From transformers, from timm, and from timm where the repository is given as a source for a model by name."""
+    source = {"hf_hub_id": "user/timm-pickle", "num_classes": 3}
+    return [
+        outcome(load, "user/pickle"),
+        outcome(_load_timm, "user/timm-pickle"),
+        outcome(timm.create_model, "gkgnet_s", pretrained=True, pretrained_cfg=source, **SMALL),
+        outcome(timm.create_model, "gkgnet_s", pretrained=True, pretrained_cfg_overlay=source, **SMALL),
+    ]
 
 
 def _load_timm(name: str) -> Any:
@@ -226,6 +233,16 @@ def _load_until_it_works() -> dict[str, Any]:
 
 def _weights_in_cache() -> list[str]:
     return [str(path) for path in Path(HF_HUB_CACHE).rglob("*.safetensors")]
+
+
+def _flip_a_bit_of_the_tensors(name: str) -> list[Any]:
+    """What differs from the Hub before and after it, by the client's own check of the cache."""
+    found = [HfApi().verify_repo_checksums(name).mismatches]
+    weights = Path(hf_hub_download(name, "model.safetensors")).resolve()
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    found.append([mismatch["path"] for mismatch in HfApi().verify_repo_checksums(name).mismatches])
+    return found
 
 
 def _convert_and_push() -> dict[str, Any]:

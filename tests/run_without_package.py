@@ -1,33 +1,18 @@
 """Loads saved models where neither gkgnet_hf nor timm can be imported, for tests/test_remote_code.py.
 
-python -I tests/run_without_package.py FOLDER, with `model`, `checkpoint` and `expected.safetensors` in it, writes
+python -m tests.run_without_package FOLDER, with `model`, `checkpoint` and `expected.safetensors` in it, writes
 FOLDER/report.json.
 """
-# ruff: noqa: E402, both are hidden before anything else is imported
 
 import json
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-hidden = {"gkgnet_hf", "timm"}
+from .hidden import hidden, hide, seen
 
-
-class Blind:
-    """A finder that does not see the hidden packages."""
-
-    def __init__(self, finder):
-        self.finder = finder
-
-    def find_spec(self, name, *args, **kwargs):
-        return None if name.partition(".")[0] in hidden else self.finder.find_spec(name, *args, **kwargs)
-
-    def __getattr__(self, name):
-        return getattr(self.finder, name)
-
-
-if __name__ == "__main__":  # doctest imports this file too
-    sys.meta_path[:] = [Blind(finder) for finder in sys.meta_path]
+if __name__ == "__main__":  # doctest imports this file too; before anything else is imported
+    hide()
 
 import torch
 from PIL import Image
@@ -80,10 +65,9 @@ def main(folder: Path) -> dict:
 
     classify = pipeline("image-classification", model=str(saved), **TRUST)
     report["scores"] = classify(Image.new("RGB", (80, 60), "orange"), top_k=None)
-    report["hidden modules"] = [name for name in sys.modules if name.partition(".")[0] in hidden]
+    report["hidden modules"] = seen()
 
     hidden.clear()
-    sys.path.insert(0, str(Path(__file__).parents[1]))
     import gkgnet_hf
 
     installed = AutoModelForImageClassification.from_pretrained(saved)

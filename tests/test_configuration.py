@@ -41,7 +41,9 @@ def test_an_unknown_variant_is_named():
         (dict(image_size=16), "image_size", "16"),
         (dict(pooling_ratios=(100, 2, 1, 1)), "image_size must be at least 400", "224"),
         (dict(gamma_positive=float("nan")), "gamma_positive", "nan"),
-        (dict(num_labels=0), "num_labels", "0"),
+        (dict(num_labels=0), "num_labels must be at least 1", "0"),
+        (dict(id2label={}), "num_labels must be at least 1", "0"),
+        (dict(num_labels=3, id2label={0: "a", 1: "b"}), "num_labels must be 2, as many as id2label names", "3"),
         (dict(image_size=[224]), "image_size", r"\[224\]"),
         (dict(drop_path_rate=1.0), "drop_path_rate", "1.0"),
         (dict(label_smoothing=-0.1), "label_smoothing", "-0.1"),
@@ -71,7 +73,7 @@ def test_everything_survives_saving(tmp_path):
     assert reloaded.problem_type == "multi_label_classification"
 
 
-@pytest.mark.parametrize("thresholds", [0.5, 0.1, 1, [0.1, 1 / 3, float(np.float32(0.7))]])
+@pytest.mark.parametrize("thresholds", [0.5, 0.1, 1, [0, 1, 1], [0, 0.5, 1], [0.1, 1 / 3, float(np.float32(0.7))]])
 def test_decision_thresholds_survive_saving_to_the_digit(thresholds, tmp_path):
     GKGNetConfig(num_labels=3, decision_threshold=thresholds).save_pretrained(tmp_path)
     assert GKGNetConfig.from_pretrained(tmp_path).decision_threshold == thresholds
@@ -86,6 +88,22 @@ def test_thresholds_of_other_labels_go_back_to_one_half_with_a_warning(labels, t
     assert "decision_threshold goes back to 0.5: it had one for each of 3 labels, now 2" in caplog.text
     fitted = GKGNetConfig.from_pretrained(tmp_path, decision_threshold=[0.4, 0.6], **labels)
     assert fitted.decision_threshold == [0.4, 0.6]
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (dict(num_labels=3, id2label={0: "a", 1: "b"}), "num_labels must be 2, as many as id2label names, got 3"),
+        (dict(num_labels=0), "num_labels must be at least 1, got 0"),
+        (dict(num_labels="3"), "num_labels must be an integer, got '3'"),
+    ],
+)
+def test_labels_of_the_caller_replace_those_of_the_file_if_they_agree(labels, message, tmp_path):
+    GKGNetConfig(id2label={0: "cat", 1: "dog", 2: "owl"}).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        GKGNetConfig.from_pretrained(tmp_path, **labels)
+    config, unused = GKGNetConfig.from_pretrained(tmp_path, num_labels=2, other=1, return_unused_kwargs=True)
+    assert (config.id2label, unused) == ({0: "LABEL_0", 1: "LABEL_1"}, {"other": 1})
 
 
 def test_thresholds_stay_when_labels_are_renamed_or_share_one(caplog):

@@ -55,6 +55,10 @@ def test_a_gkgnet_file_becomes_a_backbone_of_timm(files, tmp_path):
     assert torch.equal(backbone(image), released.gkgnet(image).pooler_output)
     config = timm.data.resolve_data_config(model=backbone)
     assert (config["input_size"], config["crop_mode"]) == ((3, 224, 224), "squash")
+    timm.models.save_for_hf(backbone, tmp_path / "again", safe_serialization=True)
+    for folder in ("out", "again"):  # the licence of the weights stays with them
+        config = json.loads((tmp_path / folder / "config.json").read_text())
+        assert config["pretrained_cfg"]["license"] == "gkgnet-non-commercial"
 
 
 def test_a_backbone_of_timm_keeps_its_image_size(tmp_path):
@@ -80,7 +84,7 @@ def test_a_pyramid_vig_file_becomes_a_classifier_of_timm_and_its_wrapper(files, 
     assert wrapped.config.id2label[1] == "class 1"
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert config["architecture"] == "pvig_ti"
-    assert config["pretrained_cfg"].get("license") is None  # the code's licence is not the file's
+    assert "license" not in config["pretrained_cfg"]  # the file does not say
 
 
 def test_only_safetensors_are_written_and_nothing_is_left_over(files, tmp_path):
@@ -135,6 +139,16 @@ def test_labels_are_checked_against_a_dataset(run, files):
     assert code == 0
     assert "order" in out
     assert "mAP" in out
+
+
+def test_a_dataset_of_other_labels_is_refused_before_anything_is_written(run, files, tmp_path):
+    Image.new("RGB", (40, 40)).save(tmp_path / "photo.png")
+    table = tmp_path / "table.csv"
+    table.write_text("file_name,labels\nphoto.png,a|b\n")
+    code, _, err = run("convert", "gkgnet.pth", "unchecked", "--check-labels", str(table), "--split", "all")
+    assert code == 2
+    assert "must have the model's 6 labels, it has 2" in err
+    assert not (files / "unchecked").exists()
 
 
 def test_a_permutation_of_the_labels_is_found():

@@ -319,6 +319,17 @@ def test_a_folder_is_uploaded_without_what_is_to_be_ignored(hub, tmp_path):
     assert contents(hub) == {"other.json": b"other", "config.json": b"config.json", "logs/1.txt": b"logs/1.txt"}
 
 
+def test_what_gitignore_names_is_left_out_of_this_commit_and_later_ones(hub, tmp_path):
+    create(hub, {})
+    for name in (".gitignore", "a.bin", "b.bin", "config.json"):
+        (tmp_path / name).write_text("a.bin\n")
+    client(hub, f"result = api.upload_folder(repo_id='user/net', folder_path='{tmp_path}')")
+    assert set(contents(hub)) == {".gitignore", "b.bin", "config.json"}
+    code = "result = api.upload_file(path_or_fileobj=b'again', path_in_repo='logs/a.bin', repo_id='user/net')"
+    client(hub, code)
+    assert set(contents(hub)) == {".gitignore", "b.bin", "config.json"}
+
+
 def test_files_folders_and_repositories_can_be_deleted(hub):
     create(hub, {"a.txt": b"a", "b.txt": b"b", "logs/1.txt": b"1", "logs/2/3.txt": b"3"})
     result = client(

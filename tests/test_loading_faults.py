@@ -4,14 +4,22 @@ import json
 import shutil
 
 import pytest
+import timm
 import torch
+import transformers
 from huggingface_hub.errors import StrictDataclassError
 from safetensors.torch import load_file
-from transformers import AutoModelForImageClassification, ConvNextConfig, ConvNextForImageClassification
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForImageClassification,
+    ConvNextConfig,
+    ConvNextForImageClassification,
+)
 
 from gkgnet_hf import GKGNetBackbone, GKGNetConfig, GKGNetForImageClassification, GKGNetModel
 
-from .test_models import NUM_LABELS, small_config
+from .test_models import NUM_LABELS, WIDTHS, small_config
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +61,7 @@ def test_a_flipped_name_is_a_missing_tensor(folder):
     weights = folder / "model.safetensors"
     content = weights.read_bytes()
     weights.write_bytes(flip(content, content.index(b"patch_classifier.bias")))
-    with pytest.raises(ValueError, match=r"not whole, 1 tensors do not fit: patch_classifier\.bias is missing"):
+    with pytest.raises(ValueError, match=r"2 tensors do not fit: patch_classifier\.bias is missing; qatch_class"):
         AutoModelForImageClassification.from_pretrained(folder)
 
 
@@ -65,6 +73,33 @@ def test_another_number_of_labels_names_the_tensors_and_both_shapes(folder):
     with pytest.raises(ValueError, match=message):
         AutoModelForImageClassification.from_pretrained(folder)
     assert GKGNetForImageClassification.from_pretrained(folder, ignore_mismatched_sizes=True).num_labels == 9
+
+
+@pytest.mark.parametrize(
+    ("load", "settings", "tensor"),
+    [
+        (AutoModelForImageClassification, dict(depths=[1, 1, 1, 1]), r"gkgnet\.backbone\.stages\.2\.blocks\.1\."),
+        (AutoModel, dict(depths=[1, 1, 1, 1]), r"backbone\.stages\.2\.blocks\.1\."),
+        (GKGNetBackbone, dict(depths=[1, 1, 1, 1]), r"backbone\.stages\.2\.blocks\.1\."),
+        (AutoModelForImageClassification, dict(num_label_blocks=[1, 1, 0, 1]), r"label_stages\.2\.blocks\.0\."),
+        (AutoModel, dict(num_label_blocks=[0, 0, 0, 0]), r"label_embedding\.weight"),
+    ],
+)
+def test_weights_of_a_larger_network_than_the_configuration_are_named(folder, load, settings, tensor):
+    rewrite(folder, **settings)
+    message = rf"tensors do not fit: [\w.]*{tensor}[\w.]* is in no part of the model"
+    with pytest.raises(ValueError, match=message):
+        load.from_pretrained(folder)
+    assert load.from_pretrained(folder, ignore_mismatched_sizes=True)
+    _, report = load.from_pretrained(folder, output_loading_info=True)
+    assert report["unexpected_keys"]
+
+
+@pytest.mark.parametrize("load", [GKGNetModel, GKGNetBackbone])
+def test_what_a_class_leaves_out_by_its_nature_is_no_error(folder, load):
+    tensors = load_file(folder / "model.safetensors")
+    for name, tensor in load.from_pretrained(folder).state_dict().items():
+        assert torch.equal(tensor, tensors[f"gkgnet.{name}"])
 
 
 def test_a_base_model_has_no_classifier_to_load(tmp_path):
@@ -99,6 +134,38 @@ def test_pickled_weights_are_read_only_when_asked_for(folder):
     assert torch.equal(model.patch_classifier.bias, tensors["patch_classifier.bias"])
 
 
+@pytest.fixture
+def pickled(tmp_path):
+    """A timm model's folder with pickled weights, and its classifier's bias."""
+    model = timm.create_model("gkgnet_s", embed_dims=WIDTHS, depths=(1, 1, 1, 1))
+    folder = tmp_path / "pickled"
+    timm.models.save_for_hf(model, folder, safe_serialization=False)
+    arguments = json.loads((folder / "config.json").read_text())["model_args"]
+    arguments.pop("num_classes", None)  # timm 1.0.31 writes it, the wrapper of transformers 5.23 stumbles over it
+    rewrite(folder, model_args=arguments)
+    return folder, model.head.fc.bias
+
+
+def test_pickled_weights_are_read_by_timm_only_when_named(pickled):
+    folder, bias = pickled
+    with pytest.raises(FileNotFoundError, match=rf"{folder} must hold model\.safetensors"):
+        timm.create_model(f"local-dir:{folder}", pretrained=True)
+    assert timm.create_model(f"local-dir:{folder}").head.fc.bias.shape == bias.shape
+    file = str(folder / "pytorch_model.bin")
+    named = dict(pretrained_cfg_overlay=dict(file=file), embed_dims=WIDTHS, depths=(1, 1, 1, 1))
+    assert torch.equal(timm.create_model("gkgnet_s", pretrained=True, **named).head.fc.bias, bias)
+    by_path = timm.create_model(f"local-dir:{folder}", checkpoint_path=file)
+    assert torch.equal(by_path.head.fc.bias, bias)
+
+
+def test_pickled_weights_are_read_by_the_wrapper_of_transformers_unless_told_not_to(pickled):
+    folder, bias = pickled
+    with pytest.raises(OSError, match=r"no file named model\.safetensors"):
+        AutoModelForImageClassification.from_pretrained(folder, use_safetensors=True)
+    model = AutoModelForImageClassification.from_pretrained(folder)  # transformers' own code alone
+    assert torch.equal(model.timm_model.head.fc.bias, bias)
+
+
 def test_a_missing_shard_is_named(tmp_path):
     GKGNetForImageClassification(small_config()).save_pretrained(tmp_path, max_shard_size="200kB")
     shard = sorted(tmp_path.glob("model-*.safetensors"))[1]
@@ -128,6 +195,9 @@ def rewrite(folder, **fields):
         ("num_neighbours", 9, "is no field of GKGNetConfig; did you mean num_neighbors"),
         ("depth", [1, 1, 2, 1], "is no field of GKGNetConfig; did you mean depths"),
         ("out_feature", ["stem"], "is no field of GKGNetConfig; did you mean out_features"),
+        ("num_classes", NUM_LABELS, "is no field of GKGNetConfig; did you mean num_labels"),
+        ("num_lables", NUM_LABELS, "is no field of GKGNetConfig; did you mean num_labels"),
+        ("num_labels", 9, f"must be {NUM_LABELS}, as many as id2label names, got 9"),
     ],
 )
 def test_a_wrong_field_is_named(folder, field, value, message):
@@ -136,20 +206,34 @@ def test_a_wrong_field_is_named(folder, field, value, message):
         AutoModelForImageClassification.from_pretrained(folder)
 
 
-def test_fields_that_transformers_and_other_tools_write_are_kept(folder):
+def test_fields_of_transformers_and_its_tools_are_kept_in_silence(folder, caplog, monkeypatch):
+    monkeypatch.setattr(transformers.logging.get_logger(), "propagate", True)
     others = {
         "transformers.js_config": {"dtype": "q8"},
         "custom_pipelines": {},
         "tie_word_embeddings": False,
         "finetuning_task": "digits",
-        "a_field_of_tomorrow": 1,
     }
-    rewrite(folder, torch_dtype="float32", _name_or_path="elsewhere", **others)
-    model = AutoModelForImageClassification.from_pretrained(folder)
+    rewrite(folder, torch_dtype="float32", _name_or_path="elsewhere", output_attentions=False, **others)
+    model = AutoModelForImageClassification.from_pretrained(
+        folder, attn_implementation="eager", dtype="auto", trust_remote_code=False
+    )
     assert model.config.num_labels == NUM_LABELS
     model.save_pretrained(folder)
     written = json.loads((folder / "config.json").read_text())
     assert {name: written.get(name) for name in others} == others
+    assert "no such fields" not in caplog.text
+
+
+@pytest.mark.parametrize("load", [AutoModelForImageClassification, AutoConfig, GKGNetBackbone])
+def test_unknown_fields_are_named_once_a_load_and_kept(folder, load, caplog, monkeypatch):
+    monkeypatch.setattr(transformers.logging.get_logger(), "propagate", True)
+    rewrite(folder, a_field_of_tomorrow=1, colour="red")
+    loaded = load.from_pretrained(folder)
+    warning = "GKGNetConfig has no such fields, they change nothing: a_field_of_tomorrow, colour"
+    assert [record.getMessage() for record in caplog.records].count(warning) == 1
+    loaded.save_pretrained(folder)
+    assert json.loads((folder / "config.json").read_text())["colour"] == "red"
 
 
 def test_a_configuration_that_is_no_json_is_named(folder):

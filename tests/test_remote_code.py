@@ -35,7 +35,6 @@ CODE = {
     "vision_gnn.py",
 }
 MODEL = CODE | {"config.json", "model.safetensors"}
-HERE = Path(__file__).parent
 PHOTO = Image.new("RGB", (80, 60), "orange")
 
 
@@ -73,7 +72,8 @@ def saved(tmp_path_factory):
 def without_package(saved):
     """What a process says that has transformers, but neither this package nor timm."""
     done = subprocess.run(
-        [sys.executable, "-I", str(HERE / "run_without_package.py"), str(saved)],
+        [sys.executable, "-m", "tests.run_without_package", str(saved)],
+        cwd=Path(__file__).parents[1],
         env={**os.environ, "HF_MODULES_CACHE": str(saved / "modules")},
         stdin=subprocess.DEVNULL,
         capture_output=True,

@@ -95,7 +95,7 @@ def _save_patch_nodes(model: GKGNetForImageClassification, folder: Path, labels:
     tensors = model.gkgnet.backbone.state_dict()
     # Without classifier, and without the hidden layer in front of it; images are resized without a crop.
     arguments = {"num_classes": 0, "head_hidden_size": 0}
-    _save_timm("gkgnet", tensors, folder, arguments, preprocessing={"crop_mode": "squash"})
+    _save_timm("gkgnet", tensors, folder, arguments, {"crop_mode": "squash", "license": RELEASED_LICENSE})
 
 
 def _save_pyramid_vig(tensors: dict[str, Tensor], folder: Path, labels: list[str] | None) -> None:
@@ -110,23 +110,22 @@ def _save_timm(
     tensors: dict[str, Tensor],
     folder: Path,
     arguments: dict[str, Any],
-    preprocessing: dict[str, Any] | None = None,
+    differences: dict[str, Any] | None = None,
     labels: list[str] | None = None,
 ) -> None:
     """Write the timm model that these tensors, under original or own names, are exactly those of.
 
     Args:
         arguments: of the model, beside its image size.
-        preprocessing: where it differs from that of the family.
+        differences: of preprocessing and licence from those of the family.
     """
     variant, image_size = read_variant(tensors["pos_embed" if "pos_embed" in tensors else "stem.pos_embed"])
     arguments = {**arguments, "img_size": image_size}
     configuration = {
         "input_size": (3, *image_size),
         "pool_size": tuple(-(-side // 32) for side in image_size),
-        "license": None,  # that of the code says nothing about the file
         "tag": None,
-        **(preprocessing or {}),
+        **(differences or {}),
     }
     model: Any = timm.create_model(f"{family}_{variant}", pretrained_cfg_overlay=configuration, **arguments)
     tensors = checkpoint_filter_fn(tensors, model)

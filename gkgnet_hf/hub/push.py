@@ -4,15 +4,27 @@ import logging
 import os
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
+import timm
+import torch
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.constants import SAFETENSORS_INDEX_FILE, SAFETENSORS_SINGLE_FILE
 from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
+from ..modeling.configuration_gkgnet import GKGNetConfig
+from ..modeling.modeling_gkgnet import GKGNetBackbone, GKGNetForImageClassification, GKGNetModel, GKGNetPreTrainedModel
+from ..modeling.timm_classifier import checkpoint_filter_fn
 from .card import folder_card, published_card
-from .card_files import CARD_FILE, published_content, read_config, read_values
+from .card_files import CARD_FILE, CONFIG_FILE, published_content, read_config, read_values
+from .released import check_tensors
 
 logger = logging.getLogger(__name__)
+
+MODELS: dict[str, type[GKGNetPreTrainedModel]] = {
+    model.__name__: model for model in (GKGNetForImageClassification, GKGNetModel, GKGNetBackbone)
+}
 
 # What goes beside the weights; subfolders, hidden files and everything else stays.
 TEXTS_AND_PICTURES = ("*.json", "*.md", "*.yaml", "*.py", "*.txt", "*.png", "*.jpg", "*.svg", "LICENSE*")
@@ -93,16 +105,18 @@ def push_folder(
 def find_model_files(folder: str | os.PathLike[str]) -> list[str]:
     """The names of the files that `push_folder` sends, after a check that they hold a whole model.
 
-    Every safetensors file is opened by its own reader, which compares its header with its length.
+    Every safetensors file is opened by its own reader, which compares its header with its length, and the names and
+    shapes of the tensors are compared with the network that the configuration describes. The tensors are not read.
 
     Raises:
         FileNotFoundError: if there is no configuration or safetensors file, or a part of the weights is missing.
-        ValueError: for a weights file that cannot be read, or a configuration of another model; as `GKGNetConfig`
-            raises.
+        ValueError: for a weights file that cannot be read, tensors that are not those of the network, or a
+            configuration of another model; as `GKGNetConfig` raises.
     """
     folder = Path(folder)
-    read_config(folder)
-    files = _find_weights(folder)
+    config = read_config(folder)
+    files, tensors = _find_weights(folder)
+    _check_network(folder, config, tensors)
     stays = []
     for path in sorted(folder.iterdir()):
         beside = _fits(path.name, TEXTS_AND_PICTURES) and not _fits(path.name, (".*", *WEIGHTS))
@@ -115,10 +129,10 @@ def find_model_files(folder: str | os.PathLike[str]) -> list[str]:
     return files
 
 
-def _find_weights(folder: Path) -> list[str]:
+def _find_weights(folder: Path) -> tuple[list[str], dict[str, Tensor]]:
+    """The names of the files, and the tensors without content."""
     if (folder / SAFETENSORS_SINGLE_FILE).is_file():
-        _tensor_names(folder / SAFETENSORS_SINGLE_FILE)
-        return [SAFETENSORS_SINGLE_FILE]
+        return [SAFETENSORS_SINGLE_FILE], _read_header(folder / SAFETENSORS_SINGLE_FILE)
     if not (folder / SAFETENSORS_INDEX_FILE).is_file():
         raise FileNotFoundError(
             f"{folder} must hold {SAFETENSORS_SINGLE_FILE}, or {SAFETENSORS_INDEX_FILE} with its parts; pickles are "
@@ -127,22 +141,46 @@ def _find_weights(folder: Path) -> list[str]:
     parts: dict[str, set[str]] = {}
     for tensor, part in read_values(folder / SAFETENSORS_INDEX_FILE).get("weight_map", {}).items():
         parts.setdefault(str(part), set()).add(tensor)
+    found: dict[str, Tensor] = {}
     for part, tensors in parts.items():
         if not part.endswith(".safetensors") or Path(part).name != part or not (folder / part).is_file():
             raise FileNotFoundError(f"{folder / SAFETENSORS_INDEX_FILE} names a part that is not there: {part}")
-        if missing := sorted(tensors - _tensor_names(folder / part)):
+        found |= (header := _read_header(folder / part))
+        if missing := sorted(tensors - header.keys()):
             raise ValueError(f"{folder / part} lacks {len(missing)} tensors of the index, as {missing[0]}")
     if not parts:
         raise ValueError(f"{folder / SAFETENSORS_INDEX_FILE} names no weights")
-    return [SAFETENSORS_INDEX_FILE, *sorted(parts)]
+    return [SAFETENSORS_INDEX_FILE, *sorted(parts)], found
 
 
-def _tensor_names(path: Path) -> set[str]:
+def _read_header(path: Path) -> dict[str, Tensor]:
     try:
         with safe_open(path, framework="numpy") as file:
-            return set(file.keys())
+            shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118, it is no mapping
     except SafetensorError as error:
         raise ValueError(f"{path} is no whole safetensors file: {error}") from error
+    return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+
+
+def _check_network(folder: Path, config: GKGNetConfig | dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Raise ValueError unless the tensors are those of the network that the configuration describes."""
+    model: Any
+    if isinstance(config, GKGNetConfig):
+        name = (config.architectures or ["GKGNetForImageClassification"])[0]
+        if name not in MODELS:
+            raise ValueError(f"{folder / CONFIG_FILE} must be of one of {', '.join(MODELS)}, got {name}")
+        with torch.device("meta"):
+            model = MODELS[name](config)
+    else:
+        try:
+            model = timm.create_model(f"local-dir:{folder}", device="meta")
+        except (RuntimeError, TypeError) as error:
+            raise ValueError(f"{folder / CONFIG_FILE} does not describe a timm model: {error}") from error
+        tensors = checkpoint_filter_fn(tensors, model)
+    try:
+        check_tensors(tensors, model.state_dict(), originals={})
+    except ValueError as error:
+        raise ValueError(f"{folder} does not hold the network that its configuration describes: {error}") from error
 
 
 def _open_repository(api: HfApi, repo_id: str, private: bool) -> str:

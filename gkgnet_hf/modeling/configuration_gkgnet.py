@@ -1,6 +1,6 @@
 """Configuration of GKGNet, in the style of transformers 5."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -138,7 +138,7 @@ class GKGNetConfig(BackboneConfigMixin, PreTrainedConfig):
     probability_margin: float | int = 0.05
     smoothed_loss_weight: float | int = 1.0
     label_smoothing: float | int = 0.1
-    decision_threshold: float | int | list[float] = 0.5
+    decision_threshold: float | int | list[float | int] = 0.5
     id2label: dict[int, str] | dict[str, str] | None = None
     problem_type: ProblemType | None = "multi_label_classification"
     _out_features: list[str] | None = None
@@ -159,16 +159,25 @@ class GKGNetConfig(BackboneConfigMixin, PreTrainedConfig):
     def __post_init__(self, **kwargs):
         self._check_origin(kwargs)
         self._check()
-        self._check_labels(kwargs.get("num_labels", 2))
+        self._check_labels(kwargs.get("num_labels"))
         self.stage_names = ["stem"] + [f"stage{i}" for i in range(1, len(self.depths) + 1)]
         self.set_output_features_output_indices(
             out_indices=kwargs.pop("out_indices", None), out_features=kwargs.pop("out_features", None)
         )
         super().__post_init__(**kwargs)
-        if not self.id2label:
-            raise ValueError(f"num_labels must be at least 1, got {self.num_labels}")
         if self.label2id is None:
-            self.label2id = {str(name): int(i) for i, name in self.id2label.items()}
+            self.label2id = {str(name): int(i) for i, name in (self.id2label or {}).items()}
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """As in transformers: `num_labels` of the caller replaces the labels of a file, whose own must agree."""
+        num_labels = kwargs.pop("num_labels", None)
+        loaded = super().from_dict(config_dict, **kwargs)
+        if num_labels is not None:
+            _check_label_count(num_labels, kwargs.get("id2label"))
+            config = loaded[0] if isinstance(loaded, tuple) else loaded
+            config.num_labels = num_labels
+        return loaded
 
     @classmethod
     def from_variant(cls, variant: str, **kwargs: Any) -> "GKGNetConfig":
@@ -203,16 +212,20 @@ class GKGNetConfig(BackboneConfigMixin, PreTrainedConfig):
         return {**super().to_dict(), "gkgnet_hf_version": __version__, "auto_map": dict(AUTO_MAP)}
 
     def _check_origin(self, others: Iterable[str]) -> None:
-        """Warn of a newer version, or refuse a misspelt field among `others`; transformers and tools add names too."""
+        """Warn of a newer version, or of unknown fields among `others`; refuse misspelt ones."""
         if self.gkgnet_hf_version is not None and Version(self.gkgnet_hf_version) > Version(__version__):
             logger.warning(
                 f"This configuration was written by gkgnet_hf {self.gkgnet_hf_version}; {__version__} may not know "
                 "all of its fields"
             )
             return
-        for name in others:
-            if not hasattr(type(self), name) and (near := get_close_matches(name, _FIELDS, n=1, cutoff=0.8)):
+        unknown = [name for name in others if not (hasattr(type(self), name) or name.startswith("_"))]
+        for name in unknown:
+            near = ["num_labels"] if name == "num_classes" else get_close_matches(name, _FIELDS, n=1, cutoff=0.8)
+            if near:
                 raise ValueError(f"{name} is no field of GKGNetConfig; did you mean {near[0]}?")
+        if idle := sorted(set(unknown) - _OTHERS_FIELDS):
+            logger.warning(f"GKGNetConfig has no such fields, they change nothing: {', '.join(idle)}")
 
     def _check(self) -> None:
         if not isinstance(self.image_size, int) and len(self.image_size) != 2:
@@ -237,13 +250,12 @@ class GKGNetConfig(BackboneConfigMixin, PreTrainedConfig):
             )
         self._check_divisors()
 
-    def _check_labels(self, num_labels: int) -> None:
-        if not isinstance(num_labels, int):
-            raise ValueError(f"num_labels must be an integer, got {num_labels!r}")
-        if self.id2label:
-            num_labels = len(self.id2label)
-            if {str(i) for i in self.id2label} != {str(i) for i in range(num_labels)}:
-                raise ValueError(f"id2label must name the labels 0 to {num_labels - 1}, got {list(self.id2label)}")
+    def _check_labels(self, num_labels: int | None) -> None:
+        if num_labels is None:
+            num_labels = 2 if self.id2label is None else len(self.id2label)
+        _check_label_count(num_labels, self.id2label)
+        if self.id2label and {str(i) for i in self.id2label} != {str(i) for i in range(num_labels)}:
+            raise ValueError(f"id2label must name the labels 0 to {num_labels - 1}, got {list(self.id2label)}")
         thresholds = self.decision_threshold
         if isinstance(thresholds, list) and len(thresholds) != num_labels:
             raise ValueError(
@@ -287,6 +299,32 @@ _LOWEST = {
     "smoothed_loss_weight": 0,
 }
 
-_FIELDS = [name.lstrip("_") for name in GKGNetConfig.__annotations__]
+_FIELDS = [name.lstrip("_") for name in (*GKGNetConfig.__annotations__, "num_labels")]
+
+# What transformers and tools around it write or pass, without a declaration in its classes.
+_OTHERS_FIELDS = {
+    "attn_implementation",
+    "auto_map",
+    "custom_pipelines",
+    "experts_implementation",
+    "finetuning_task",
+    "quantization_config",
+    "stage_names",
+    "task_specific_params",
+    "tie_word_embeddings",
+    "transformers.js_config",
+    "transformers_weights",
+}
+
+
+def _check_label_count(num_labels: Any, names: Mapping[Any, str] | None) -> None:
+    """Raise ValueError unless `num_labels` is a number of labels, and that of the `names` where there are any."""
+    if not isinstance(num_labels, int):
+        raise ValueError(f"num_labels must be an integer, got {num_labels!r}")
+    if num_labels < 1:
+        raise ValueError(f"num_labels must be at least 1, got {num_labels}")
+    if names is not None and len(names) != num_labels:
+        raise ValueError(f"num_labels must be {len(names)}, as many as id2label names, got {num_labels}")
+
 
 GKGNetConfig.register_for_auto_class()

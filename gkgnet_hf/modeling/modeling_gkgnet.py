@@ -136,13 +136,16 @@ class GKGNetPreTrainedModel(PreTrainedModel):
 
         Args:
             pretrained_model_name_or_path: folder, or name on the Hub.
-            ignore_mismatched_sizes: start missing tensors, and those of another shape, at random.
+            ignore_mismatched_sizes: start missing tensors, and those of another shape, at random; leave out those
+                that the model does not have.
             output_loading_info: return (model, what is missing, unexpected and of another shape); missing tensors
-                start at random.
+                start at random, unexpected ones are left out.
             *args, **kwargs: as in transformers; `use_safetensors` is True.
 
         Raises:
-            ValueError: if the weights cannot be read, or tensors are missing or of another shape.
+            ValueError: if the weights cannot be read, or tensors are missing, of another shape, or of a network that
+                the configuration does not describe. What a class leaves out by its nature, such as the classifier,
+                may be there.
             OSError: if there is no safetensors file.
         """
         load: Any = super().from_pretrained
@@ -157,8 +160,10 @@ class GKGNetPreTrainedModel(PreTrainedModel):
         except SafetensorError as error:
             raise ValueError(f"The weights in {pretrained_model_name_or_path} cannot be read: {error}") from error
         if not ignore_mismatched_sizes:
-            missing = report["missing_keys"] if pretrained_model_name_or_path and not output_loading_info else ()
-            _check_whole(f"The {cls.__name__} in {pretrained_model_name_or_path}", missing, report["mismatched_keys"])
+            named = {}
+            if pretrained_model_name_or_path and not output_loading_info:
+                named = {"missing": report["missing_keys"], "in no part of the model": report["unexpected_keys"]}
+            _check_whole(f"The {cls.__name__} in {pretrained_model_name_or_path}", named, report["mismatched_keys"])
         return (model, report) if output_loading_info else model
 
     @torch.no_grad()
@@ -208,14 +213,14 @@ class GKGNetPreTrainedModel(PreTrainedModel):
         )
 
 
-def _check_whole(model: str, missing: Iterable[str], misshapen: Iterable[tuple[str, Any, Any]]) -> None:
-    """Raise ValueError with the names of the tensors that are missing or of another shape."""
-    problems = [f"{name} is missing" for name in sorted(missing)]
+def _check_whole(model: str, named: dict[str, Iterable[str]], misshapen: Iterable[tuple[str, Any, Any]]) -> None:
+    """Raise ValueError with the names of the tensors that do not fit, by what is wrong, and those of another shape."""
+    problems = [f"{name} is {problem}" for problem, names in named.items() for name in sorted(names)]
     problems += [f"{name} is {tuple(came)}, not {tuple(expected)}" for name, came, expected in sorted(misshapen)]
     if problems:
         raise ValueError(
-            f"{model} is not whole, {len(problems)} tensors do not fit: {'; '.join(problems[:5])}. "
-            "ignore_mismatched_sizes=True would start them at random"
+            f"{model} is not what its configuration says, {len(problems)} tensors do not fit: "
+            f"{'; '.join(problems[:5])}. With ignore_mismatched_sizes=True what the file lacks would start at random"
         )
 
 
@@ -234,6 +239,8 @@ class GKGNetModel(GKGNetPreTrainedModel):
     (torch.Size([1, 384, 7, 7]), torch.Size([1, 5, 384]))
 
     ```"""
+
+    _keys_to_ignore_on_load_unexpected = [r"^(label|patch)_classifier\."]  # noqa: RUF012, as transformers declares it
 
     def __init__(self, config: GKGNetConfig):
         super().__init__(config)
@@ -393,6 +400,7 @@ class GKGNetBackbone(BackboneMixin, GKGNetPreTrainedModel):
     ```"""
 
     has_attentions = False
+    _keys_to_ignore_on_load_unexpected = [r"^(gkgnet\.)?label_", r"^patch_classifier\."]  # noqa: RUF012, as above
 
     def __init__(self, config: GKGNetConfig):
         super().__init__(config)

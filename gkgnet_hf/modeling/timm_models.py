@@ -4,12 +4,13 @@ They read the original files of Pyramid ViG, so that
 
     timm.create_model("pvig_s", pretrained=True, pretrained_cfg_overlay=dict(file="pvig_s_82.1.pth.tar"))
 
-works, for `gkgnet_s` too and at any `img_size`.
+works, for `gkgnet_s` too and at any `img_size`. A pickle is read only where it is named like that: of a repository
+or a folder, safetensors are read, or it is an error.
 """
 
+from pathlib import Path
 from typing import Any
 
-from huggingface_hub import hf_hub_download
 from huggingface_hub.constants import SAFETENSORS_SINGLE_FILE
 from timm.data import (
     IMAGENET_DEFAULT_MEAN,
@@ -17,7 +18,7 @@ from timm.data import (
     IMAGENET_INCEPTION_MEAN,
     IMAGENET_INCEPTION_STD,
 )
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model, resolve_pretrained_cfg
 from torch import nn
 
 from .configuration_gkgnet import VARIANTS
@@ -36,7 +37,6 @@ def _cfg(**kwargs: Any) -> dict[str, Any]:
         "std": IMAGENET_DEFAULT_STD,
         "first_conv": "stem.conv1.conv",
         "classifier": "head.fc",
-        "license": "apache-2.0",  # of this code; a file given with pretrained_cfg_overlay keeps its own
         **kwargs,
     }
 
@@ -61,6 +61,7 @@ def _pvig_cfg(**kwargs: Any) -> dict[str, Any]:
 
 
 # No file of these is on a server that timm could fetch from: give one with pretrained_cfg_overlay=dict(file=...).
+# Nor do they state a licence, which is one of weights.
 default_cfgs = generate_default_cfgs(
     {
         "gkgnet_ti.untrained": _gkgnet_cfg(),
@@ -78,11 +79,8 @@ default_cfgs = generate_default_cfgs(
 def _create(name: str, pretrained: bool, **kwargs: Any) -> nn.Module:
     family, variant = name.split("_")
     sizes = VARIANTS[variant]
-    source = kwargs.get("pretrained_cfg")
-    if pretrained and isinstance(source, dict) and source.get("source") == "hf-hub":
-        # timm itself would go on to a pickle where there are no safetensors; here that is an error.
-        repo_id, _, revision = source["hf_hub_id"].partition("@")
-        hf_hub_download(repo_id, SAFETENSORS_SINGLE_FILE, revision=revision or None, cache_dir=kwargs.get("cache_dir"))
+    if pretrained:
+        kwargs["pretrained_cfg_overlay"] = _without_pickles(name, **kwargs)
     model_args = dict(
         embed_dims=sizes["hidden_sizes"], depths=sizes["depths"], num_groups=2 if family == "gkgnet" else 1
     )
@@ -94,6 +92,22 @@ def _create(name: str, pretrained: bool, **kwargs: Any) -> nn.Module:
         feature_cfg=dict(out_indices=(0, 1, 2, 3), flatten_sequential=True),
         **{**model_args, **kwargs},
     )
+
+
+def _without_pickles(
+    name: str, pretrained_cfg: Any = None, pretrained_cfg_overlay: dict[str, Any] | None = None, **_: Any
+) -> dict[str, Any]:
+    """The overlay with which timm, where it looks for the weights itself, does not go on to a pickle."""
+    overlay = pretrained_cfg_overlay or {}
+    source = resolve_pretrained_cfg(name, pretrained_cfg, overlay)
+    if source.source == "local-dir" and not Path(str(source.file), SAFETENSORS_SINGLE_FILE).is_file():
+        raise FileNotFoundError(
+            f"{source.file} must hold {SAFETENSORS_SINGLE_FILE}; for a pickle use the name of the model and "
+            "pretrained_cfg_overlay=dict(file=...)"
+        )
+    if source.source == "hf-hub" or (source.hf_hub_id and not source.file and not source.state_dict):
+        return {"hf_hub_filename": SAFETENSORS_SINGLE_FILE, **overlay}
+    return overlay
 
 
 @register_model

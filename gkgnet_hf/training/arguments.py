@@ -72,7 +72,7 @@ class MultiLabelTrainingArguments(TrainingArguments):
             raise ValueError("early_stopping_patience needs load_best_model_at_end, which needs an eval_strategy")
 
     def __getstate__(self) -> dict[str, Any]:
-        # The Trainer pickles its arguments beside every checkpoint, and pushes them.
+        # The Trainer pickles its arguments beside every checkpoint, which may be handed on.
         return {**self.__dict__, "hub_token": None}
 
 

@@ -77,11 +77,16 @@ def check_label_order(
 
         print(check_label_order(model, processor, validation).describe(label_names(validation)))
     """
-    names = label_names(dataset)
-    if len(names) != model.num_labels:
-        raise ValueError(f"The dataset must have the model's {model.num_labels} labels, it has {len(names)}")
+    check_label_count(model, dataset)
     targets = dataset.with_format("numpy", columns=["labels"])["labels"][:]
     return best_label_order(predict_scores(model, processor, dataset, batch_size), targets)
+
+
+def check_label_count(model: GKGNetForImageClassification, dataset: Dataset) -> None:
+    """Raise ValueError unless the dataset has as many labels as the model."""
+    count = len(label_names(dataset))
+    if count != model.num_labels:
+        raise ValueError(f"The dataset must have the model's {model.num_labels} labels, it has {count}")
 
 
 def best_label_order(scores: ArrayLike, targets: ArrayLike) -> LabelOrder:

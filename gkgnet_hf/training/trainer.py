@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from transformers import EarlyStoppingCallback, EvalPrediction, PreTrainedModel, Trainer
+from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
 
 from ..hub.card import published_card, write_card
@@ -141,6 +142,14 @@ class MultiLabelTrainer(Trainer):
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
         with self._averaged():
             return super().evaluation_loop(*args, **kwargs)
+
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        """As the Trainer's, and the Hub is told to leave out its pickled arguments, which nothing loads."""
+        super().init_hf_repo(token, private)
+        ignored = Path(str(self.args.output_dir), ".gitignore")
+        if self.is_world_process_zero() and not ignored.exists():
+            ignored.parent.mkdir(parents=True, exist_ok=True)
+            ignored.write_text(f"{TRAINING_ARGS_NAME}\n", encoding="utf-8")
 
     def create_model_card(  # type: ignore[override]
         self,

@@ -25,10 +25,12 @@ store_routes = Routes()
 def choose_upload_modes(hub: HubServer, request: Request, repo: str, revision: str) -> Response:
     pull_request = request.query.get("create_pr") == "1"
     commit = hub.repository(repo, request.user, "propose" if pull_request else "write").find(revision)
-    return json_response({"files": [_upload_mode(commit, file) for file in request.json()["files"]]})
+    asked = request.json()
+    ignored = asked.get("gitIgnore") or commit.files.get(".gitignore", Blob(b"")).content.decode()
+    return json_response({"files": [_upload_mode(commit, file, ignored.splitlines()) for file in asked["files"]]})
 
 
-def _upload_mode(commit: Commit, file: dict[str, Any]) -> dict[str, Any]:
+def _upload_mode(commit: Commit, file: dict[str, Any], ignored: list[str]) -> dict[str, Any]:
     """Large are the files that .gitattributes names, those that are long, and those that are not text."""
     attributes = commit.files.get(".gitattributes", Blob(b"")).content.decode().splitlines()
     patterns = [line.split()[0] for line in attributes if "filter=lfs" in line]
@@ -39,7 +41,7 @@ def _upload_mode(commit: Commit, file: dict[str, Any]) -> dict[str, Any]:
     return {
         "path": file["path"],
         "uploadMode": "lfs" if large else "regular",
-        "shouldIgnore": False,
+        "shouldIgnore": any(fnmatch(name, pattern) for pattern in ignored),
         "oid": there.etag if there else None,
     }
 

@@ -21,7 +21,8 @@ def plain_path() -> Iterator[None]:
         patch.object(layers, "channels_last", lambda x: x),
         patch.object(layers, "gelu", F.gelu),
         patch.object(GroupKGCN, "split_groups", split_groups),
-        patch.object(GroupKGCN, "update", update),
+        patch.object(GroupKGCN, "merge_groups", merge_groups),
+        patch.object(GroupKGCN, "update_nodes", update_nodes),
     ):
         yield
 
@@ -31,8 +32,12 @@ def split_groups(self: GroupKGCN, x: Tensor) -> Tensor:
     return x.flatten(2).unflatten(1, (self.num_groups, -1)).transpose(2, 3).contiguous()
 
 
-def update(self: GroupKGCN, x: Tensor, h: Tensor, relative: Tensor) -> Tensor:
+def merge_groups(self: GroupKGCN, relative: Tensor, grid: Tensor) -> Tensor:
+    """(B, G, H·W, C/G) → (B, C, H, W)."""
+    return relative.transpose(2, 3).reshape_as(grid)
+
+
+def update_nodes(self: GroupKGCN, x: Tensor, h: Tensor, messages: Tensor) -> Tensor:
     """As in GroupKGCN."""
-    messages = relative.transpose(2, 3).reshape_as(h)
-    interleaved = torch.stack((h, messages), dim=2).flatten(1, 2)
-    return x + self.drop_path(self.fc2(F.gelu(self.graph_conv(interleaved))))
+    pairs = torch.stack((h, messages), dim=2).flatten(1, 2)
+    return x + self.drop_path(self.fc2(F.gelu(self.graph_conv(pairs))))

@@ -15,6 +15,7 @@ from .modeling import timm_models  # noqa: F401, registers gkgnet_* and pvig_*
 from .modeling.configuration_gkgnet import GKGNetConfig
 from .modeling.configuration_gkgnet import __version__ as __version__
 from .modeling.image_processing_gkgnet import create_image_processor
+from .modeling.inference import optimize_for_inference
 from .modeling.modeling_gkgnet import GKGNetBackbone, GKGNetForImageClassification, GKGNetModel
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "create_image_processor",
     "load_backbone_checkpoint",
     "load_released_checkpoint",
+    "optimize_for_inference",
 ]
 
 AutoConfig.register("gkgnet", GKGNetConfig)

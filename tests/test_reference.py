@@ -1,6 +1,8 @@
 """The network computes what the released one computes, to the digit."""
 
+import copy
 import json
+from contextlib import nullcontext
 
 import pytest
 import timm
@@ -11,7 +13,7 @@ from safetensors.torch import load_file
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.paths import plain_path
-from gkgnet_hf import GKGNetConfig, GKGNetForImageClassification, load_released_checkpoint
+from gkgnet_hf import GKGNetConfig, GKGNetForImageClassification, load_released_checkpoint, optimize_for_inference
 from gkgnet_hf.hub.released import _rename_released
 from gkgnet_hf.modeling.loss_gkgnet import multi_label_loss
 from gkgnet_hf.modeling.modeling_gkgnet import LabelStage
@@ -56,6 +58,19 @@ def test_eval_mode_matches_the_released_network(gkgnet, pixel_values, reference)
         assert relative_error(features.mean((2, 3)), reference[f"stage{stage}_channel_mean"]) < 1e-6
         assert relative_error(features.std((2, 3)), reference[f"stage{stage}_channel_std"]) < 1e-6
         assert relative_error(features[:, :4, :4, :4], reference[f"stage{stage}_corner"]) < 1e-6
+
+
+@pytest.mark.parametrize("path", ["plain", "without compiled loops", "default", "optimised"])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-5), (torch.bfloat16, 0.02)])
+def test_every_path_matches_the_released_network(gkgnet, pixel_values, reference, monkeypatch, path, dtype, tolerance):
+    model = copy.deepcopy(gkgnet).eval()
+    if path == "without compiled loops":
+        monkeypatch.setenv("GKGNET_KERNELS", "off")
+    elif path == "optimised":
+        optimize_for_inference(model)
+    with plain_path() if path == "plain" else nullcontext(), torch.no_grad():
+        logits = model.to(dtype)(pixel_values.to(dtype)).logits
+    assert relative_error(logits, reference["logits"]) < tolerance
 
 
 def train_step(gkgnet, pixel_values):

@@ -1,5 +1,7 @@
 """The parts of the network: stem, downsampling, feed-forward block and the two Group KGCN modules."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -8,6 +10,9 @@ from .group_knn import find_neighbors, max_relative
 
 # Groups of the convolution that updates the nodes: always 4, whatever the number of graph groups.
 UPDATE_GROUPS = 4
+
+# Nodes that a block prepared for inference widens at a time: what lies between its layers then stays in cache.
+BAND = 4096
 
 
 class ConvNorm(nn.Sequential):
@@ -36,6 +41,16 @@ def channels_last(x: Tensor) -> Tensor:
 def gelu(x: Tensor) -> Tensor:
     """GELU of nodes (B, C, H, W); on CPU it is several times slower for channels-last tensors than for their rows."""
     return F.gelu(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+def by_bands(function: Callable[..., Tensor], *nodes: Tensor) -> Tensor:
+    """`function`, which treats every node on its own, of nodes (B, C, H, W), `BAND` nodes at a time."""
+    batch, _, height, width = nodes[0].shape
+    rows = [x.permute(0, 2, 3, 1).reshape(1, batch * height * width, 1, -1).permute(0, 3, 1, 2) for x in nodes]
+    out = torch.empty_like(rows[0])
+    for first in range(0, batch * height * width, BAND):
+        out[:, :, first : first + BAND] = function(*(x[:, :, first : first + BAND] for x in rows))
+    return out.permute(0, 2, 3, 1).reshape(batch, height, width, -1).permute(0, 3, 1, 2)
 
 
 class Stem(nn.Module):
@@ -97,8 +112,16 @@ class FeedForward(nn.Module):
         self.fc1 = ConvNorm(dim, ratio * dim, **dd)
         self.fc2 = ConvNorm(ratio * dim, dim, **dd)
         self.drop_path = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
+        self.in_bands = False
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.band_by_band(x) if self.in_bands else self.feed(x)
+
+    @torch.jit.unused
+    def band_by_band(self, x: Tensor) -> Tensor:
+        return by_bands(self.feed, x)
+
+    def feed(self, x: Tensor) -> Tensor:
         return x + self.drop_path(self.fc2(gelu(self.fc1(x))))
 
 
@@ -129,22 +152,29 @@ class GroupKGCN(nn.Module):
         self.graph_conv = ConvNorm(2 * dim, 2 * dim, groups=UPDATE_GROUPS, **dd)
         self.fc2 = ConvNorm(2 * dim, dim, **dd)
         self.drop_path = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
+        self.in_bands = False
 
     def split_groups(self, x: Tensor) -> Tensor:
         """(B, C, H, W) → (B, G, H·W, C/G)."""
-        return _rows(x).unflatten(2, (self.num_groups, -1)).transpose(1, 2)
+        nodes = x.permute(0, 2, 3, 1).flatten(1, 2)  # (B, H·W, C), a view
+        return nodes.unflatten(2, (self.num_groups, -1)).transpose(1, 2)
 
-    def update(self, x: Tensor, h: Tensor, relative: Tensor) -> Tensor:
-        """New nodes from the old `x`, their projection `h` (both (B, C, H, W)) and the messages (B, G, H·W, C/G)."""
-        messages = relative.transpose(1, 2).flatten(2)  # (B, H·W, C)
-        interleaved = torch.stack((_rows(h), messages), dim=3).flatten(2)  # h_1, m_1, h_2, m_2, …: (B, H·W, 2C)
-        pairs = interleaved.unflatten(1, (h.shape[2], h.shape[3])).permute(0, 3, 1, 2)  # (B, 2C, H, W)
+    def merge_groups(self, relative: Tensor, grid: Tensor) -> Tensor:
+        """(B, G, H·W, C/G) → (B, C, H, W), of the shape of `grid`."""
+        return relative.transpose(1, 2).reshape(grid.shape[0], grid.shape[2], grid.shape[3], -1).permute(0, 3, 1, 2)
+
+    def update(self, x: Tensor, h: Tensor, messages: Tensor) -> Tensor:
+        """New nodes from the old `x`, their projection `h` and the messages, all (B, C, H, W)."""
+        return self.update_by_bands(x, h, messages) if self.in_bands else self.update_nodes(x, h, messages)
+
+    @torch.jit.unused
+    def update_by_bands(self, x: Tensor, h: Tensor, messages: Tensor) -> Tensor:
+        return by_bands(self.update_nodes, x, h, messages)
+
+    def update_nodes(self, x: Tensor, h: Tensor, messages: Tensor) -> Tensor:
+        interleaved = torch.stack((h.permute(0, 2, 3, 1), messages.permute(0, 2, 3, 1)), dim=4)
+        pairs = interleaved.flatten(3).permute(0, 3, 1, 2)  # h_1, m_1, h_2, m_2, …: (B, 2C, H, W)
         return x + self.drop_path(self.fc2(gelu(self.graph_conv(pairs))))
-
-
-def _rows(x: Tensor) -> Tensor:
-    """(B, C, H, W) → (B, H·W, C), which is a view of channels-last nodes."""
-    return x.permute(0, 2, 3, 1).flatten(1, 2)
 
 
 class PatchGroupKGCN(GroupKGCN):
@@ -169,7 +199,7 @@ class PatchGroupKGCN(GroupKGCN):
         neighbors = find_neighbors(
             destinations.detach(), sources.detach(), self.num_neighbors, self.dilation, bias
         )  # (B, G, H·W, K)
-        return self.update(x, h, max_relative(destinations, sources, neighbors))
+        return self.update(x, h, self.merge_groups(max_relative(destinations, sources, neighbors), h))
 
 
 class LabelGroupKGCN(GroupKGCN):
@@ -181,4 +211,5 @@ class LabelGroupKGCN(GroupKGCN):
         destinations = self.split_groups(h)
         sources = self.split_groups(patches)
         neighbors = find_neighbors(destinations.detach(), sources.detach(), self.num_neighbors)
-        return self.update(labels, h, max_relative(destinations, sources, neighbors)), neighbors
+        messages = self.merge_groups(max_relative(destinations, sources, neighbors), h)
+        return self.update(labels, h, messages), neighbors

@@ -61,10 +61,10 @@ def export_model(
         export_model(model, create_image_processor(model.config), "my-gkgnet-onnx")
         onnxruntime.InferenceSession("my-gkgnet-onnx/model.onnx")
     """
-    if format == "onnx" and not (find_spec("onnx") and find_spec("onnxscript")):
-        raise ImportError("The format onnx needs onnx and onnxscript: pip install 'gkgnet-hf[export]'")
     out = Path(out)
     with new_folder(out) as folder:
+        if format == "onnx" and not (find_spec("onnx") and find_spec("onnxscript")):
+            raise ImportError("The format onnx needs onnx and onnxscript: pip install 'gkgnet-hf[export]'")
         program = export_program(model)
         if format == "onnx":
             _save_onnx(program, model, folder / "model.onnx")
@@ -86,8 +86,8 @@ def export_program(model: nn.Module) -> ExportedProgram:
         ValueError: if the model's own image size is smaller than that.
 
     >>> from gkgnet_hf import GKGNetConfig, GKGNetForImageClassification
-    >>> config = GKGNetConfig(hidden_sizes=(8, 16, 24, 32), depths=(1, 1, 1, 1), image_size=64)
-    >>> program = export_program(GKGNetForImageClassification(config))
+    >>> stage = dict(hidden_sizes=[8], depths=[1], pooling_ratios=[4], num_label_blocks=[1])
+    >>> program = export_program(GKGNetForImageClassification(GKGNetConfig(**stage)))
     >>> program.module()(torch.zeros(3, 3, 64, 96)).shape
     torch.Size([3, 2])
     """
@@ -108,10 +108,10 @@ def export_program(model: nn.Module) -> ExportedProgram:
 def smallest_export(model: nn.Module) -> int:
     """Side in pixels that an exported network asks for: 33, or more with larger pooling ratios.
 
-    From there on every grid has two nodes a side; torch.export takes a size of 1 for a constant.
+    From there on every grid has two nodes a side or more; torch.export takes a size of 1 for a constant.
     """
     stages = [module for module in model.modules() if isinstance(module, Stage)]
-    return 1 + max(4 * 2**i * (2 * stage.pool_ratio - 1) for i, stage in enumerate(stages))
+    return max(32, *(1 + 4 * 2**i * (2 * stage.pool_ratio - 1) for i, stage in enumerate(stages)))
 
 
 class _Logits(nn.Module):

@@ -96,7 +96,8 @@ def export_program(model: nn.Module) -> ExportedProgram:
     if 4 * min(stem.pos_embed.shape[-2:]) < smallest:
         raise ValueError(f"image_size must be at least {smallest} pixels a side for an export")
     example = torch.zeros(2, stem.conv1.conv.in_channels, 2 * smallest, 3 * smallest)
-    sizes = {0: Dim("batch_size"), 2: Dim("height", min=smallest), 3: Dim("width", min=smallest)}
+    # Hints, not names: for those torch 2.8 would have to prove what pooling asks of a size.
+    sizes = {0: Dim.DYNAMIC, 2: Dim.DYNAMIC(min=smallest), 3: Dim.DYNAMIC(min=smallest)}
     network = _Logits(model) if isinstance(model, GKGNetForImageClassification) else model
     training = model.training
     with _exportable_graphs(), torch.no_grad():
@@ -142,8 +143,9 @@ def _find_neighbors(
     dilation: int = 1,
     bias: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
-    """`group_knn.find_neighbors` for traced sizes."""
-    similarity = 2 * F.normalize(destinations.float(), dim=-1) @ F.normalize(sources.float(), dim=-1).mT  # (B, G, N, M)
+    """`group_knn.find_neighbors` with all (B, G, N, M) similarities at once, for traced sizes."""
+    dtype = torch.promote_types(destinations.dtype, torch.float32)
+    similarity = 2 * F.normalize(destinations.to(dtype), dim=-1) @ F.normalize(sources.to(dtype), dim=-1).mT
     if bias is not None:
         rows, columns = bias
         similarity = similarity - (rows[:, None] + columns).flatten(0, 1)
@@ -152,7 +154,7 @@ def _find_neighbors(
 
 
 def _max_relative(destinations: Tensor, sources: Tensor, neighbors: Tensor) -> Tensor:
-    """`group_knn.max_relative` for a traced number of neighbours."""
+    """`group_knn.max_relative` for a traced number of neighbours, which is less than K in a small image."""
     batch, groups, num_sources, dim = sources.shape
     offsets = torch.arange(batch * groups).view(batch, groups, 1, 1) * num_sources
     return F.embedding(neighbors + offsets, sources.reshape(-1, dim)).amax(3) - destinations

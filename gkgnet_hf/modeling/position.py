@@ -7,6 +7,8 @@ sin a · sin b + cos a · cos b = cos(a − b): the bias of destination (y, x) a
 columns[x, m]` of two small tables, so that nothing of size N·M is stored or computed.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -69,7 +71,8 @@ def position_bias(x: Tensor, ratio: int) -> tuple[Tensor, Tensor]:
     device = torch.device("cpu") if x.device.type == "mps" else x.device
     side = torch.arange(torch.sym_max(height, width), device=device)  # not max, which would compare traced sizes
     offsets = side.unsqueeze(1) * _frequencies(x.shape[1], device)  # (S, C/4)
-    kernel = -2.0 / x.shape[1] * offsets.cos().sum(1)  # (S,): bias of two coordinates by their distance
+    cosines = (offsets + math.pi / 2).sin()  # not cos: onnxruntime 1.23 has none in float64
+    kernel = -2.0 / x.shape[1] * cosines.sum(1)  # (S,): bias of two coordinates by their distance
     toeplitz = kernel[(side.unsqueeze(1) - side).abs()]  # (S, S)
 
     taps, weights = _bicubic_taps(height * width, (height // ratio) * (width // ratio), device)  # (M, 4) each

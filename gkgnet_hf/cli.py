@@ -18,6 +18,8 @@ from huggingface_hub.errors import HTTPError, StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoImageProcessor, TrainingArguments, ViTImageProcessor
 
+from .export import Format as ExportFormat
+from .export import export_model
 from .hub.card import write_card
 from .hub.convert import Format, convert_checkpoint
 from .hub.push import push_folder
@@ -244,6 +246,20 @@ def convert(
     typer.echo(f"{folder}: the weights keep the licence of {checkpoint}")
     if data is not None:
         typer.echo(check_label_order(*_load(str(folder)), data).describe(label_names(data)))
+
+
+@app.command()
+def export(
+    model: Model,
+    out: Annotated[Path, typer.Argument(help="A new or empty folder.", show_default=False)],
+    format: Annotated[ExportFormat, typer.Option(help="What the runtime reads.")] = "onnx",
+) -> None:
+    """Write a model for other runtimes: one graph for any batch and image size.
+
+    --format onnx writes model.onnx, for onnxruntime and others; it needs the extra export. --format pt2 writes
+    model.pt2, for torch.export.load. The labels and the settings of the image processor stand beside it.
+    """
+    typer.echo(export_model(load_model(model), AutoImageProcessor.from_pretrained(model), out, format))
 
 
 @app.command()

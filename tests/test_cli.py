@@ -139,7 +139,18 @@ def test_images_that_cannot_be_read_may_be_skipped(run, workplace):
 
 @pytest.mark.parametrize(
     "command",
-    [[], ["train"], ["evaluate"], ["predict"], ["convert"], ["push"], ["card"], ["data"], ["data", "inspect"]],
+    [
+        [],
+        ["train"],
+        ["evaluate"],
+        ["predict"],
+        ["convert"],
+        ["export"],
+        ["push"],
+        ["card"],
+        ["data"],
+        ["data", "inspect"],
+    ],
 )
 def test_help_reads_well(run, command):
     code, out, _ = run(*command, "--help")

@@ -1,4 +1,4 @@
-"""README's Python and commands, as written, in an empty folder; what needs a Hub is run by test_hub_round_trips."""
+"""README's Python and commands, as written, in an empty folder; others run what needs a Hub or an export."""
 
 import csv
 import json
@@ -14,7 +14,7 @@ README = Path(__file__).parents[1] / "README.md"
 
 
 def blocks(language):
-    text = re.sub(r"\n## Share and load\n.*?(?=\n## )", "", README.read_text(), flags=re.DOTALL)
+    text = re.sub(r"\n## (Share and load|Other runtimes)\n.*?(?=\n## )", "", README.read_text(), flags=re.DOTALL)
     return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
 
 

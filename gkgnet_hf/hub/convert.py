@@ -2,9 +2,6 @@
 
 import json
 import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +9,7 @@ import timm
 from timm.models import save_for_hf
 from torch import Tensor
 
+from ..folders import check_new_folder, new_folder
 from ..modeling.image_processing_gkgnet import create_image_processor
 from ..modeling.modeling_gkgnet import GKGNetForImageClassification
 from ..modeling.timm_classifier import checkpoint_filter_fn
@@ -60,12 +58,11 @@ def convert_checkpoint(
         convert_checkpoint("pvig_s_82.1.pth.tar", "pvig-s", format="timm")
     """
     out = Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FileExistsError(f"{out} must be a new or an empty folder")
+    check_new_folder(out)
     tensors = read_state_dict(checkpoint)
     if LABEL_EMBEDDING in tensors:
         model = load_released_checkpoint(tensors, labels)
-        with _new_folder(out) as folder:
+        with new_folder(out) as folder:
             if format == "timm":
                 _save_patch_nodes(model, folder, labels)
             else:
@@ -83,7 +80,7 @@ def convert_checkpoint(
             f"{checkpoint} is of Pyramid ViG, whose classifier GKGNetForImageClassification does not have: convert it "
             "with the format timm, which transformers reads too"
         )
-    with _new_folder(out) as folder:
+    with new_folder(out) as folder:
         _save_pyramid_vig(tensors, folder, labels)
         write_card(folder, converted_from=Path(checkpoint).name)
     return out
@@ -140,14 +137,3 @@ def _drop_second_num_classes(path: Path) -> None:
     config = json.loads(path.read_text(encoding="utf-8"))
     config["model_args"].pop("num_classes")
     path.write_text(json.dumps(config, indent=2), encoding="utf-8")
-
-
-@contextmanager
-def _new_folder(path: Path) -> Iterator[Path]:
-    """A folder that takes the place of `path`, where nothing or an empty one is, when the block ends without error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".converting-", dir=path.parent) as parent:
-        folder = Path(parent, path.name)
-        folder.mkdir()
-        yield folder
-        folder.replace(path)

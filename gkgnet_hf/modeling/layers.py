@@ -79,7 +79,8 @@ class Stem(nn.Module):
 
 def resize_position_embedding(pos_embed: Tensor, height: int, width: int) -> Tensor:
     """Bicubic resize of a learned position embedding (1, C, h, w) → (1, C, height, width); itself where it fits."""
-    if pos_embed.shape[-2] == height and pos_embed.shape[-1] == width:
+    # torch.export traces sizes that are no int; to compare one would fix it to the size of its example.
+    if isinstance(height, int) and isinstance(width, int) and pos_embed.shape[-2:] == (height, width):
         return pos_embed
     resized = F.interpolate(pos_embed.float(), size=(height, width), mode="bicubic", align_corners=False)
     return resized.to(pos_embed.dtype)

@@ -7,6 +7,8 @@ sin a · sin b + cos a · cos b = cos(a − b): the bias of destination (y, x) a
 columns[x, m]` of two small tables, so that nothing of size N·M is stored or computed.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -67,16 +69,18 @@ def position_bias(x: Tensor, ratio: int) -> tuple[Tensor, Tensor]:
     height, width = x.shape[-2], x.shape[-1]
     # Angles need float64: at x = 144 their float32 error alone would be 1e-5. Metal has no float64.
     device = torch.device("cpu") if x.device.type == "mps" else x.device
-    side = torch.arange(max(height, width), device=device)
+    side = torch.arange(torch.sym_max(height, width), device=device)  # not max, which would compare traced sizes
     offsets = side.unsqueeze(1) * _frequencies(x.shape[1], device)  # (S, C/4)
-    kernel = -2.0 / x.shape[1] * offsets.cos().sum(1)  # (S,): bias of two coordinates by their distance
+    cosines = (offsets + math.pi / 2).sin()  # not cos: onnxruntime 1.23 has none in float64
+    kernel = -2.0 / x.shape[1] * cosines.sum(1)  # (S,): bias of two coordinates by their distance
     toeplitz = kernel[(side.unsqueeze(1) - side).abs()]  # (S, S)
 
     taps, weights = _bicubic_taps(height * width, (height // ratio) * (width // ratio), device)  # (M, 4) each
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
     toeplitz, weights = toeplitz.to(dtype), weights.to(dtype)
-    rows = (toeplitz[:height][:, taps.div(width, rounding_mode="floor")] * weights).sum(2)
-    columns = (toeplitz[:width][:, taps % width] * weights).sum(2)
+    y = taps.div(width, rounding_mode="floor")
+    rows = (toeplitz[:height][:, y] * weights).sum(2)
+    columns = (toeplitz[:width][:, taps - y * width] * weights).sum(2)
     return rows.to(x.device), columns.to(x.device)
 
 
@@ -93,7 +97,8 @@ def _bicubic_taps(size: int, samples: int, device: torch.device) -> tuple[Tensor
         indices (samples, 4) int64 and their weights (samples, 4) float64.
     """
     a = -0.75
-    position = (torch.arange(samples, dtype=torch.float64, device=device) + 0.5) * (size / samples) - 0.5
+    # Not * (size / samples): an exported graph would hold that quotient of two sizes in float32.
+    position = (torch.arange(samples, dtype=torch.float64, device=device) + 0.5) * size / samples - 0.5
     first = position.floor()
     t = position - first
     near = torch.stack((t, 1 - t), dim=1)  # distances to the two inner taps

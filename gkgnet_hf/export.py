@@ -1,0 +1,178 @@
+"""GKGNet for other runtimes: torch.export programs and ONNX files that take any batch and any image size."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal
+from unittest.mock import patch
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+from transformers import ViTImageProcessor
+
+from .folders import new_folder
+from .modeling import layers
+from .modeling.configuration_gkgnet import __version__
+from .modeling.layers import Stem
+from .modeling.modeling_gkgnet import GKGNetForImageClassification
+from .modeling.vision_gnn import Stage
+
+Format = Literal["onnx", "pt2"]
+OPSET = 20  # the first with Gelu
+INPUT, OUTPUT = "pixel_values", "logits"
+AXES = {0: "batch_size", 2: "height", 3: "width"}
+
+
+def export_model(
+    model: GKGNetForImageClassification,
+    processor: ViTImageProcessor,
+    out: str | PathLike[str],
+    format: Format = "onnx",
+) -> Path:
+    """Write a folder, whole or not at all, that other runtimes read: the network, `config.json` with the labels, and
+    `preprocessor_config.json`.
+
+    `"onnx"` writes `model.onnx` (opset 20), with optimum's names: input `pixel_values` (batch_size, channels, height,
+    width), output `logits` (batch_size, labels). Its metadata hold the names of the labels as JSON (`id2label`), the
+    shortest side of an image in pixels (`smallest_image`) and the version of this package. `"pt2"` writes `model.pt2`
+    for `torch.export.load`, from `export_program`.
+
+    Args:
+        model: the classifier, on the CPU.
+        processor: its image processor.
+        out: a new or empty folder.
+        format: "onnx" or "pt2".
+
+    Returns:
+        `out` as a Path.
+
+    Raises:
+        FileExistsError: if `out` is there and not empty.
+        ImportError: for "onnx" without the packages of the extra `export`.
+        ValueError: as in `export_program`.
+
+    Example:
+
+        export_model(model, create_image_processor(model.config), "my-gkgnet-onnx")
+        onnxruntime.InferenceSession("my-gkgnet-onnx/model.onnx")
+    """
+    out = Path(out)
+    with new_folder(out) as folder:
+        if format == "onnx" and not (find_spec("onnx") and find_spec("onnxscript")):
+            raise ImportError("The format onnx needs onnx and onnxscript: pip install 'gkgnet-hf[export]'")
+        program = export_program(model)
+        if format == "onnx":
+            _save_onnx(program, model, folder / "model.onnx")
+        else:
+            torch.export.save(program, folder / "model.pt2")
+        model.config.save_pretrained(folder)
+        processor.save_pretrained(folder)
+    return out
+
+
+def export_program(model: nn.Module) -> ExportedProgram:
+    """One graph of PyTorch's own operators for any batch and any image of at least `smallest_export(model)` pixels.
+
+    Args:
+        model: a GKGNet of transformers or timm, on the CPU; it is traced in eval mode. A `GKGNetForImageClassification`
+            gives its logits (B, L) alone, any other network what it returns.
+
+    Raises:
+        ValueError: if the model's own image size is smaller than that.
+
+    >>> from gkgnet_hf import GKGNetConfig, GKGNetForImageClassification
+    >>> stage = dict(hidden_sizes=[8], depths=[1], pooling_ratios=[4], num_label_blocks=[1])
+    >>> program = export_program(GKGNetForImageClassification(GKGNetConfig(**stage)))
+    >>> program.module()(torch.zeros(3, 3, 64, 96)).shape
+    torch.Size([3, 2])
+    """
+    smallest = smallest_export(model)
+    stem = next(module for module in model.modules() if isinstance(module, Stem))
+    if 4 * min(stem.pos_embed.shape[-2:]) < smallest:
+        raise ValueError(f"image_size must be at least {smallest} pixels a side for an export")
+    example = torch.zeros(2, stem.conv1.conv.in_channels, 2 * smallest, 3 * smallest)
+    # Hints, not names: for those torch 2.8 would have to prove what pooling asks of a size.
+    sizes = {0: Dim.DYNAMIC, 2: Dim.DYNAMIC(min=smallest), 3: Dim.DYNAMIC(min=smallest)}
+    network = _Logits(model) if isinstance(model, GKGNetForImageClassification) else model
+    training = model.training
+    with _exportable_graphs(), torch.no_grad():
+        program = torch.export.export(network.eval(), (example,), dynamic_shapes=(sizes,))
+    model.train(training)
+    return program
+
+
+def smallest_export(model: nn.Module) -> int:
+    """Side in pixels that an exported network asks for: 33, or more with larger pooling ratios.
+
+    From there on every grid has two nodes a side or more; torch.export takes a size of 1 for a constant.
+    """
+    stages = [module for module in model.modules() if isinstance(module, Stage)]
+    return max(32, *(1 + 4 * 2**i * (2 * stage.pool_ratio - 1) for i, stage in enumerate(stages)))
+
+
+class _Logits(nn.Module):
+    """A classifier that returns its logits as a tensor."""
+
+    def __init__(self, model: GKGNetForImageClassification):
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        return self.model(pixel_values).logits
+
+
+@contextmanager
+def _exportable_graphs() -> Iterator[None]:
+    """Within it, graphs are built by the two functions below, of operators that every runtime knows."""
+    with (
+        patch.object(layers, "find_neighbors", _find_neighbors),
+        patch.object(layers, "max_relative", _max_relative),
+    ):
+        yield
+
+
+def _find_neighbors(
+    destinations: Tensor,
+    sources: Tensor,
+    num_neighbors: int,
+    dilation: int = 1,
+    bias: tuple[Tensor, Tensor] | None = None,
+) -> Tensor:
+    """`group_knn.find_neighbors` with all (B, G, N, M) similarities at once, for traced sizes."""
+    dtype = torch.promote_types(destinations.dtype, torch.float32)
+    similarity = 2 * F.normalize(destinations.to(dtype), dim=-1) @ F.normalize(sources.to(dtype), dim=-1).mT
+    if bias is not None:
+        rows, columns = bias
+        similarity = similarity - (rows[:, None] + columns).flatten(0, 1)
+    ranks = torch.sym_min(num_neighbors * dilation, sources.shape[2])
+    return similarity.topk(ranks).indices[..., ::dilation]
+
+
+def _max_relative(destinations: Tensor, sources: Tensor, neighbors: Tensor) -> Tensor:
+    """`group_knn.max_relative` for a traced number of neighbours, which is less than K in a small image."""
+    batch, groups, num_sources, dim = sources.shape
+    offsets = torch.arange(batch * groups).view(batch, groups, 1, 1) * num_sources
+    return F.embedding(neighbors + offsets, sources.reshape(-1, dim)).amax(3) - destinations
+
+
+def _save_onnx(program: ExportedProgram, model: GKGNetForImageClassification, path: Path) -> None:
+    written: Any = torch.onnx.export(
+        program,
+        dynamic_shapes=(AXES,),
+        input_names=[INPUT],
+        output_names=[OUTPUT],
+        opset_version=OPSET,
+        dynamo=True,
+        verbose=False,
+    )
+    written.model.metadata_props.update(
+        id2label=json.dumps(model.config.id2label),
+        smallest_image=str(smallest_export(model)),
+        gkgnet_hf_version=__version__,
+    )
+    written.save(path)

@@ -132,8 +132,22 @@ def test_no_piece_is_larger_than_the_budget():
     assert covered == 4 * rows
 
 
-def test_search_is_a_well_formed_custom_op():
+def test_search_and_aggregation_are_well_formed_custom_ops():
     rows, columns = position_bias(torch.zeros(1, 8, 3, 4), 1)
-    arguments = (torch.randn(2, 2, 12, 4), torch.randn(2, 2, 12, 4), 3, 2, rows, columns)
-    checks = torch.library.opcheck(torch.ops.gkgnet.find_neighbors, arguments)
-    assert set(checks.values()) == {"SUCCESS"}
+    features = torch.randn(2, 2, 12, 4, requires_grad=True)
+    neighbors = torch.randint(12, (2, 2, 7, 3))
+    values, ranks = torch.ops.gkgnet.gather_max(features, neighbors)
+    for op, arguments in (
+        (torch.ops.gkgnet.find_neighbors, (torch.randn(2, 2, 12, 4), torch.randn(2, 2, 12, 4), 3, 2, rows, columns)),
+        (torch.ops.gkgnet.gather_max, (features, neighbors)),
+        (torch.ops.gkgnet.scatter_max, (values.detach().requires_grad_(), neighbors, ranks, 12)),
+    ):
+        assert set(torch.library.opcheck(op, arguments).values()) == {"SUCCESS"}
+
+
+def test_gradients_of_the_aggregation_have_gradients():
+    sources = torch.randn(1, 2, 6, 3, dtype=torch.float64, requires_grad=True)
+    destinations = torch.randn(1, 2, 4, 3, dtype=torch.float64, requires_grad=True)
+    neighbors = find_neighbors(destinations.detach(), sources.detach(), num_neighbors=3)
+    assert torch.autograd.gradcheck(max_relative, (destinations, sources, neighbors))
+    assert torch.autograd.gradgradcheck(lambda *ends: max_relative(*ends, neighbors) ** 2, (destinations, sources))

@@ -2,12 +2,17 @@
 
 Each function stands here twice. The `_plain` one materialises everything and reads like the equations; it is the
 oracle. The other computes the same, without approximation, and is what the network runs: it visits the N×M
-similarities a bounded piece at a time, and gathers neighbours one rank at a time.
+similarities a bounded piece at a time, and gathers neighbours one rank at a time. On CUDA devices the Triton kernels of
+`group_knn_triton` do both, unless the environment variable `GKGNET_KERNELS` is `off`.
 
 Shapes: B images, G groups of channels, N destinations, M sources, K neighbours, c = C/G channels of a group.
 """
 
+import functools
 import math
+import os
+import warnings
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -73,10 +78,7 @@ def find_neighbors(
     return torch.ops.gkgnet.find_neighbors(destinations, sources, num_neighbors, dilation, bias[0], bias[1])
 
 
-# A custom op, so that torch.compile, torch.export and the meta device see one node where a loop runs. A second copy of
-# this file in the process, which came with a model, takes the name over: what the name means may never change.
-@torch.library.custom_op("gkgnet::find_neighbors", mutates_args=())
-def _find_neighbors(
+def _search(
     destinations: Tensor,
     sources: Tensor,
     num_neighbors: int,
@@ -107,6 +109,11 @@ def _find_neighbors(
                 )
             neighbors[items, piece] = similarity.topk(ranks).indices[..., ::dilation]
     return neighbors.unflatten(0, (batch, groups))
+
+
+# Custom ops, so that torch.compile, torch.export and the meta device see one node where a loop or a kernel runs. A
+# second copy of this file in the process, which came with a model, takes the names over: what they mean never changes.
+_find_neighbors = torch.library.custom_op("gkgnet::find_neighbors", _search, mutates_args=())
 
 
 @_find_neighbors.register_fake
@@ -167,8 +174,8 @@ def max_relative(destinations: Tensor, sources: Tensor, neighbors: Tensor) -> Te
     >>> max_relative(torch.ones(1, 1, 1, 2), sources, torch.tensor([[[[0, 1]]]])).tolist()
     [[[[2.0, 4.0]]]]
     """
-    if torch.is_grad_enabled() and sources.requires_grad:
-        return sources.gather(2, _winners(sources.detach(), neighbors)) - destinations
+    if sources.is_cuda or (torch.is_grad_enabled() and sources.requires_grad):
+        return torch.ops.gkgnet.gather_max(sources, neighbors)[0] - destinations
     flat, index = _flat_rows(sources, neighbors)
     best = flat[index[..., 0]]
     for k in range(1, index.shape[-1]):
@@ -176,16 +183,29 @@ def max_relative(destinations: Tensor, sources: Tensor, neighbors: Tensor) -> Te
     return best - destinations
 
 
-def _winners(sources: Tensor, neighbors: Tensor) -> Tensor:
-    """(B, G, N, c) int64: which source holds each channel's maximum; NaN is the largest."""
+def _gather_max(sources: Tensor, neighbors: Tensor) -> tuple[Tensor, Tensor]:
+    """Per channel, the largest of the neighbours' values and its rank k < K, both (B, G, N, c).
+
+    NaN is the largest, and of equals the nearest wins. Ranks are uint8, int16 for K > 256.
+    """
     flat, index = _flat_rows(sources.nan_to_num(nan=math.inf, posinf=math.inf, neginf=-math.inf), neighbors)
     best = flat[index[..., 0]]
-    rank = torch.zeros_like(best, dtype=torch.int16)
+    rank = torch.zeros_like(best, dtype=_rank_dtype(neighbors))
     for k in range(1, index.shape[-1]):
         candidate = flat[index[..., k]]
-        rank = torch.maximum(rank, (candidate > best).to(torch.int16) * k)  # k only grows; vectorised, unlike a fill
+        rank = torch.maximum(rank, (candidate > best).to(rank.dtype) * k)  # k only grows; vectorised, unlike a fill
         best = torch.maximum(best, candidate)
-    return neighbors.gather(3, rank.long())
+    return sources.gather(2, neighbors.gather(3, rank.long())), rank
+
+
+def _scatter_max(grad: Tensor, neighbors: Tensor, ranks: Tensor, num_sources: int) -> Tensor:
+    """Backward of `_gather_max`: gradients (B, G, N, c), each added to the source that won → (B, G, M, c)."""
+    result = grad.new_zeros((*grad.shape[:2], num_sources, grad.shape[3]))
+    return result.scatter_add_(2, neighbors.gather(3, ranks.long()), grad)
+
+
+def _rank_dtype(neighbors: Tensor) -> torch.dtype:
+    return torch.uint8 if neighbors.shape[3] <= 256 else torch.int16
 
 
 def _flat_rows(sources: Tensor, neighbors: Tensor) -> tuple[Tensor, Tensor]:
@@ -197,3 +217,82 @@ def _flat_rows(sources: Tensor, neighbors: Tensor) -> tuple[Tensor, Tensor]:
 
 def _search_dtype(features: Tensor) -> torch.dtype:
     return torch.float64 if features.dtype == torch.float64 else torch.float32
+
+
+_gather_max_op = torch.library.custom_op("gkgnet::gather_max", _gather_max, mutates_args=())
+_scatter_max_op = torch.library.custom_op("gkgnet::scatter_max", _scatter_max, mutates_args=())
+
+
+@_gather_max_op.register_fake
+def _(sources, neighbors):
+    values = sources.new_empty((*neighbors.shape[:3], sources.shape[3]))
+    return values, torch.empty_like(values, dtype=_rank_dtype(neighbors))
+
+
+@_scatter_max_op.register_fake
+def _(grad, neighbors, ranks, num_sources):
+    return grad.new_empty((*grad.shape[:2], num_sources, grad.shape[3]))
+
+
+def _keep_winners(ctx, inputs, output):
+    ctx.save_for_backward(inputs[1], output[1])
+    ctx.num_sources = inputs[0].shape[2]
+
+
+def _gather_max_backward(ctx, grad, _):
+    return torch.ops.gkgnet.scatter_max(grad, *ctx.saved_tensors, ctx.num_sources), None
+
+
+def _scatter_max_backward(ctx, grad):
+    neighbors, ranks = ctx.saved_tensors
+    return grad.gather(2, neighbors.gather(3, ranks.long())), None, None, None
+
+
+_gather_max_op.register_autograd(_gather_max_backward, setup_context=_keep_winners)
+_scatter_max_op.register_autograd(
+    _scatter_max_backward, setup_context=lambda ctx, inputs, output: ctx.save_for_backward(*inputs[1:3])
+)
+
+
+@_find_neighbors.register_kernel("cuda")
+def _(destinations, sources, num_neighbors, dilation, rows, columns):
+    return _on_gpu(_search, destinations, sources, num_neighbors, dilation, rows, columns)
+
+
+@_gather_max_op.register_kernel("cuda")
+def _(sources, neighbors):
+    return _on_gpu(_gather_max, sources, neighbors)
+
+
+@_scatter_max_op.register_kernel("cuda")
+def _(grad, neighbors, ranks, num_sources):
+    if torch.are_deterministic_algorithms_enabled():
+        return _scatter_max(grad, neighbors, ranks, num_sources)
+    return _on_gpu(_scatter_max, grad, neighbors, ranks, num_sources)
+
+
+def _on_gpu(function: Callable, *arguments):
+    """The result of the function's Triton kernel, or its own for float64 and where kernels are off or do not run."""
+    kernel = _kernels().get(function)
+    if kernel is None or os.environ.get("GKGNET_KERNELS") == "off" or arguments[0].dtype == torch.float64:
+        return function(*arguments)
+    try:
+        with torch.cuda.device_of(arguments[0]):
+            return kernel(*arguments)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # no C compiler, a GPU that is too old or too small, …: Triton has no common class
+        del _kernels()[function]
+        message = f"A Triton kernel of GKGNet failed, so PyTorch takes its place: {error!r}"
+        warnings.warn(message, RuntimeWarning, stacklevel=1)
+        return function(*arguments)
+
+
+@functools.cache
+def _kernels() -> dict[Callable, Callable]:
+    """The Triton kernels of `_search`, `_gather_max` and `_scatter_max`; none where Triton is not installed."""
+    try:
+        from .group_knn_triton import gather_max, scatter_max, search
+    except ImportError:
+        return {}
+    return {_search: search, _gather_max: gather_max, _scatter_max: scatter_max}

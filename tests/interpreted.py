@@ -75,8 +75,9 @@ def test_any_memory_layout_will_do():
     neighbors = search(destinations, sources, 9, 1, *bias)
     values, ranks = gather_max(sources, neighbors)
     to_sources = scatter_max(destinations, neighbors, ranks, 12)
+    transposed = [table.mT.contiguous().mT for table in bias]
     for other_destinations, other_sources in (channels_first, channels_last):
-        assert torch.equal(search(other_destinations, other_sources, 9, 1, *bias), neighbors)
+        assert torch.equal(search(other_destinations, other_sources, 9, 1, *transposed), neighbors)
         assert torch.equal(gather_max(other_sources, neighbors.mT.contiguous().mT)[0], values)
         torch.testing.assert_close(scatter_max(other_destinations, neighbors, ranks, 12), to_sources)
 

@@ -5,8 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy
 import pytest
 import torch
+from packaging.version import Version
 
 from gkgnet_hf.modeling import group_knn
 
@@ -38,6 +40,10 @@ def run_python(*arguments, **environment):
     return done.stdout
 
 
+@pytest.mark.skipif(
+    Version(triton.__version__) < Version("3.7") and Version(numpy.__version__) >= Version("2.4"),
+    reason="the interpreter of this Triton counts loops with arrays that this NumPy takes for no numbers",
+)
 def test_in_the_interpreter_the_kernels_are_the_plain_functions():
     # In a process of its own: the interpreter is chosen when Triton is imported, and for all of Triton.
     output = run_python("-m", "pytest", "-p", "no:cacheprovider", "tests/interpreted.py", TRITON_INTERPRET="1")

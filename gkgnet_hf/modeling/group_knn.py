@@ -282,7 +282,7 @@ def _on_gpu(function: Callable, *arguments):
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # no C compiler, a GPU that is too old or too small, …: Triton has no common class
-        del _kernels()[function]
+        _kernels().pop(function, None)
         message = f"A Triton kernel of GKGNet failed, so PyTorch takes its place: {error!r}"
         warnings.warn(message, RuntimeWarning, stacklevel=1)
         return function(*arguments)

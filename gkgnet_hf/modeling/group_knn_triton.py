@@ -37,6 +37,8 @@ def search(
     """
     batch, groups, num_destinations, dim = destinations.shape
     num_sources = sources.shape[2]
+    if rows is not None and columns is not None:
+        rows, columns = rows.contiguous(), columns.contiguous()
     ranks = min(num_neighbors * dilation, num_sources)
     slots = triton.next_power_of_2(ranks)
     block_n = 32 if slots <= 64 else 16

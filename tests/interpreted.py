@@ -73,12 +73,12 @@ def test_any_memory_layout_will_do():
     channels_first = [x.mT.contiguous().mT for x in (destinations, sources)]
     channels_last = [x.transpose(1, 2).contiguous().transpose(1, 2) for x in (destinations, sources)]
     neighbors = search(destinations, sources, 9, 1, *bias)
-    values, ranks = gather_max(sources, neighbors)
+    values, ranks = gather_max(sources, neighbors, True)
     to_sources = scatter_max(destinations, neighbors, ranks, 12)
     transposed = [table.mT.contiguous().mT for table in bias]
     for other_destinations, other_sources in (channels_first, channels_last):
         assert torch.equal(search(other_destinations, other_sources, 9, 1, *transposed), neighbors)
-        assert torch.equal(gather_max(other_sources, neighbors.mT.contiguous().mT)[0], values)
+        assert torch.equal(gather_max(other_sources, neighbors.mT.contiguous().mT, False)[0], values)
         torch.testing.assert_close(scatter_max(other_destinations, neighbors, ranks, 12), to_sources)
 
 
@@ -96,7 +96,7 @@ def test_nan_is_nearest_and_never_out_of_range():
     neighbors = search(destinations, sources, 9, 1, *bias)
     assert ((neighbors >= 0) & (neighbors < 30)).all()
     assert (neighbors[0, 1, :, 0] == 4).all()
-    assert gather_max(sources, neighbors)[0][0, 1].isnan().all()
+    assert gather_max(sources, neighbors, True)[0][0, 1].isnan().all()
     sources[:] = torch.inf
     neighbors = search(destinations, sources, 9, 2, *bias)
     assert ((neighbors >= 0) & (neighbors < 30)).all()
@@ -111,14 +111,19 @@ def test_aggregation_and_its_gradient_are_the_plain_ones(dim, dtype):
     neighbors = find_neighbors_plain(destinations, sources, 9, 1, bias)
     leaf = sources.clone().requires_grad_()
     expected = max_relative_plain(torch.zeros_like(destinations), leaf, neighbors)
-    values, ranks = gather_max(sources, neighbors)
+    values, ranks = gather_max(sources, neighbors, True)
     assert torch.equal(values, expected)
-    assert ranks.dtype == torch.uint8
+    assert torch.equal(gather_max(sources, neighbors, False)[0], values)
+    in_pytorch = group_knn._gather_max(sources, neighbors, True)
+    assert torch.equal(ranks, in_pytorch[1])
+    assert ranks.dtype == in_pytorch[1].dtype == torch.uint8
+    assert values.stride() == ranks.stride() == in_pytorch[0].stride() == in_pytorch[1].stride()
     assert torch.equal(sources.gather(2, neighbors.gather(3, ranks.long())), values)
 
     grad = torch.randn_like(values)
     result = scatter_max(grad, neighbors, ranks, sources.shape[2])
     assert result.dtype == dtype
+    assert result.stride() == group_knn._scatter_max(grad, neighbors, ranks, sources.shape[2]).stride()
     (to_sources,) = torch.autograd.grad(expected, leaf, grad)
     if dtype == torch.float32:
         torch.testing.assert_close(result, to_sources)
@@ -130,15 +135,15 @@ def test_aggregation_and_its_gradient_are_the_plain_ones(dim, dtype):
 def test_between_equals_the_nearest_wins_and_nan_beats_all():
     sources = torch.tensor([[1.0, 2, 5], [3, 2, torch.nan], [3, 2, torch.nan]]).view(1, 1, 3, 3)
     neighbors = torch.tensor([[[[0, 1, 2]]]])
-    values, ranks = gather_max(sources, neighbors)
+    values, ranks = gather_max(sources, neighbors, True)
     assert values[0, 0, 0, :2].tolist() == [3, 2]
     assert values[0, 0, 0, 2].isnan()
-    assert ranks.tolist() == [[[[1, 0, 1]]]] == group_knn._gather_max(sources, neighbors)[1].tolist()
+    assert ranks.tolist() == [[[[1, 0, 1]]]] == group_knn._gather_max(sources, neighbors, True)[1].tolist()
 
 
 def test_more_neighbors_than_a_byte_counts():
     sources = torch.arange(300.0).view(1, 1, 300, 1)
-    values, ranks = gather_max(sources, torch.arange(300).view(1, 1, 1, 300))
+    values, ranks = gather_max(sources, torch.arange(300).view(1, 1, 1, 300), True)
     assert (values.item(), ranks.item()) == (299, 299)
 
 

@@ -136,10 +136,11 @@ def test_search_and_aggregation_are_well_formed_custom_ops():
     rows, columns = position_bias(torch.zeros(1, 8, 3, 4), 1)
     features = torch.randn(2, 2, 12, 4, requires_grad=True)
     neighbors = torch.randint(12, (2, 2, 7, 3))
-    values, ranks = torch.ops.gkgnet.gather_max(features, neighbors)
+    values, ranks = torch.ops.gkgnet.gather_max(features, neighbors, True)
     for op, arguments in (
         (torch.ops.gkgnet.find_neighbors, (torch.randn(2, 2, 12, 4), torch.randn(2, 2, 12, 4), 3, 2, rows, columns)),
-        (torch.ops.gkgnet.gather_max, (features, neighbors)),
+        (torch.ops.gkgnet.gather_max, (features, neighbors, True)),
+        (torch.ops.gkgnet.gather_max, (features.detach(), neighbors, False)),
         (torch.ops.gkgnet.scatter_max, (values.detach().requires_grad_(), neighbors, ranks, 12)),
     ):
         assert set(torch.library.opcheck(op, arguments).values()) == {"SUCCESS"}

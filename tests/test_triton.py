@@ -61,10 +61,10 @@ def test_a_kernel_that_fails_is_replaced_for_good_with_one_warning(monkeypatch):
     kernels = {group_knn._gather_max: broken}
     monkeypatch.setattr(group_knn, "_kernels", lambda: kernels)
     sources, neighbors = torch.randn(1, 1, 5, 3), torch.randint(5, (1, 1, 4, 2))
-    expected = group_knn._gather_max(sources, neighbors)
+    expected = group_knn._gather_max(sources, neighbors, True)
     with pytest.warns(RuntimeWarning, match="Failed to find C compiler"):
-        first = group_knn._on_gpu(group_knn._gather_max, sources, neighbors)
-    second = group_knn._on_gpu(group_knn._gather_max, sources, neighbors)
+        first = group_knn._on_gpu(group_knn._gather_max, sources, neighbors, True)
+    second = group_knn._on_gpu(group_knn._gather_max, sources, neighbors, True)
     for values, ranks in (first, second):
         assert torch.equal(values, expected[0])
         assert torch.equal(ranks, expected[1])
@@ -85,7 +85,7 @@ GATHER = {"neighbors": "*i64", "ranks": "*u8", "BLOCK_N": 16, "BLOCK_C": 64}
             {"destinations": "*fp32", "sources": "*fp32", "rows": None, "columns": None, "HAS_BIAS": False}
             | {**SEARCH, "PRECISION": "ieee"},
         ),
-        ("_gather_max_kernel", {"sources": "*bf16", "values": "*bf16", **GATHER, "NUM_NEIGHBORS": 9}),
+        ("_gather_max_kernel", {"sources": "*bf16", "values": "*bf16", **GATHER, "NUM_NEIGHBORS": 9, "TRACK": True}),
         ("_scatter_max_kernel", {"grad": "*bf16", "result": "*fp32", **GATHER}),
     ],
 )

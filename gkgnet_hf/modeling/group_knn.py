@@ -9,7 +9,6 @@ Shapes: B images, G groups of channels, N destinations, M sources, K neighbours,
 """
 
 import functools
-import math
 import os
 import warnings
 from collections.abc import Callable
@@ -174,33 +173,32 @@ def max_relative(destinations: Tensor, sources: Tensor, neighbors: Tensor) -> Te
     >>> max_relative(torch.ones(1, 1, 1, 2), sources, torch.tensor([[[[0, 1]]]])).tolist()
     [[[[2.0, 4.0]]]]
     """
-    if sources.is_cuda or (torch.is_grad_enabled() and sources.requires_grad):
-        return torch.ops.gkgnet.gather_max(sources, neighbors)[0] - destinations
+    track = torch.is_grad_enabled() and sources.requires_grad
+    return torch.ops.gkgnet.gather_max(sources, neighbors, track)[0] - destinations
+
+
+def _gather_max(sources: Tensor, neighbors: Tensor, track: bool) -> tuple[Tensor, Tensor]:
+    """Per channel, the largest of the neighbours' values and, if `track`, its rank k < K, both (B, G, N, c).
+
+    They lie in memory as (B, N, G, c), as the network's channels do. NaN is the largest, and of equals the nearest
+    wins. Ranks are uint8, int16 for K > 256.
+    """
     flat, index = _flat_rows(sources, neighbors)
     best = flat[index[..., 0]]
-    for k in range(1, index.shape[-1]):
-        best = torch.maximum(best, flat[index[..., k]])
-    return best - destinations
-
-
-def _gather_max(sources: Tensor, neighbors: Tensor) -> tuple[Tensor, Tensor]:
-    """Per channel, the largest of the neighbours' values and its rank k < K, both (B, G, N, c).
-
-    NaN is the largest, and of equals the nearest wins. Ranks are uint8, int16 for K > 256.
-    """
-    flat, index = _flat_rows(sources.nan_to_num(nan=math.inf, posinf=math.inf, neginf=-math.inf), neighbors)
-    best = flat[index[..., 0]]
-    rank = torch.zeros_like(best, dtype=_rank_dtype(neighbors))
+    ranks = torch.zeros(best.shape if track else 0, dtype=_rank_dtype(neighbors), device=best.device)
     for k in range(1, index.shape[-1]):
         candidate = flat[index[..., k]]
-        rank = torch.maximum(rank, (candidate > best).to(rank.dtype) * k)  # k only grows; vectorised, unlike a fill
+        if track:
+            won = (candidate > best) | (candidate.isnan() & ~best.isnan())
+            ranks = torch.maximum(ranks, won.to(ranks.dtype) * k)  # k only grows; vectorised, unlike a fill
         best = torch.maximum(best, candidate)
-    return sources.gather(2, neighbors.gather(3, rank.long())), rank
+    return best.transpose(1, 2), ranks.transpose(1, 2) if track else ranks
 
 
 def _scatter_max(grad: Tensor, neighbors: Tensor, ranks: Tensor, num_sources: int) -> Tensor:
     """Backward of `_gather_max`: gradients (B, G, N, c), each added to the source that won → (B, G, M, c)."""
-    result = grad.new_zeros((*grad.shape[:2], num_sources, grad.shape[3]))
+    batch, groups, _, dim = grad.shape
+    result = grad.new_zeros(batch, num_sources, groups, dim).transpose(1, 2)
     return result.scatter_add_(2, neighbors.gather(3, ranks.long()), grad)
 
 
@@ -209,10 +207,11 @@ def _rank_dtype(neighbors: Tensor) -> torch.dtype:
 
 
 def _flat_rows(sources: Tensor, neighbors: Tensor) -> tuple[Tensor, Tensor]:
-    """Sources as (B·G·M, c) rows, and neighbours as indices of these rows."""
+    """Sources as (B·M·G, c) rows, and neighbours as indices (B, N, G, K) of these rows."""
     batch, groups, num_sources, dim = sources.shape
-    offsets = torch.arange(batch * groups, device=sources.device).view(batch, groups, 1, 1) * num_sources
-    return sources.reshape(-1, dim), neighbors + offsets
+    index = neighbors.transpose(1, 2) * groups + torch.arange(groups, device=sources.device).view(-1, 1)
+    first = torch.arange(batch, device=sources.device).view(-1, 1, 1, 1) * (num_sources * groups)
+    return sources.transpose(1, 2).reshape(-1, dim), (index + first).contiguous()
 
 
 def _search_dtype(features: Tensor) -> torch.dtype:
@@ -224,14 +223,17 @@ _scatter_max_op = torch.library.custom_op("gkgnet::scatter_max", _scatter_max, m
 
 
 @_gather_max_op.register_fake
-def _(sources, neighbors):
-    values = sources.new_empty((*neighbors.shape[:3], sources.shape[3]))
-    return values, torch.empty_like(values, dtype=_rank_dtype(neighbors))
+def _(sources, neighbors, track):
+    batch, groups, num_destinations, _ = neighbors.shape
+    values = sources.new_empty(batch, num_destinations, groups, sources.shape[3])
+    ranks = values.new_empty(values.shape if track else 0, dtype=_rank_dtype(neighbors))
+    return values.transpose(1, 2), ranks.transpose(1, 2) if track else ranks
 
 
 @_scatter_max_op.register_fake
 def _(grad, neighbors, ranks, num_sources):
-    return grad.new_empty((*grad.shape[:2], num_sources, grad.shape[3]))
+    batch, groups, _, dim = grad.shape
+    return grad.new_empty(batch, num_sources, groups, dim).transpose(1, 2)
 
 
 def _keep_winners(ctx, inputs, output):
@@ -240,7 +242,7 @@ def _keep_winners(ctx, inputs, output):
 
 
 def _gather_max_backward(ctx, grad, _):
-    return torch.ops.gkgnet.scatter_max(grad, *ctx.saved_tensors, ctx.num_sources), None
+    return torch.ops.gkgnet.scatter_max(grad, *ctx.saved_tensors, ctx.num_sources), None, None
 
 
 def _scatter_max_backward(ctx, grad):
@@ -260,8 +262,8 @@ def _(destinations, sources, num_neighbors, dilation, rows, columns):
 
 
 @_gather_max_op.register_kernel("cuda")
-def _(sources, neighbors):
-    return _on_gpu(_gather_max, sources, neighbors)
+def _(sources, neighbors, track):
+    return _on_gpu(_gather_max, sources, neighbors, track)
 
 
 @_scatter_max_op.register_kernel("cuda")

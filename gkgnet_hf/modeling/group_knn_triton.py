@@ -203,16 +203,14 @@ def _keep_best(top, packed):
     return top
 
 
-def gather_max(sources: Tensor, neighbors: Tensor) -> tuple[Tensor, Tensor]:
-    """`gkgnet::gather_max` in one kernel: per channel, the largest of the neighbours' values and its rank.
-
-    Args and result as in `group_knn._gather_max`; sources float32, float16 or bfloat16, with any strides.
-    """
+def gather_max(sources: Tensor, neighbors: Tensor, track: bool) -> tuple[Tensor, Tensor]:
+    """`group_knn._gather_max` in one kernel; sources float32, float16 or bfloat16, with any strides."""
     batch, groups, _, dim = sources.shape
     num_destinations, num_neighbors = neighbors.shape[2:]
-    values = sources.new_empty(batch, groups, num_destinations, dim)
-    ranks = torch.empty_like(values, dtype=torch.uint8 if num_neighbors <= 256 else torch.int16)
-    grid, blocks = _gather_grid(values)
+    values = sources.new_empty(batch, num_destinations, groups, dim)
+    dtype = torch.uint8 if num_neighbors <= 256 else torch.int16
+    ranks = torch.empty(values.shape if track else 0, dtype=dtype, device=values.device)
+    grid, blocks = _gather_grid(batch * groups, num_destinations, dim)
     _gather_max_kernel[grid](
         sources,
         neighbors.contiguous(),
@@ -223,25 +221,24 @@ def gather_max(sources: Tensor, neighbors: Tensor) -> tuple[Tensor, Tensor]:
         dim,
         *sources.stride(),
         NUM_NEIGHBORS=num_neighbors,
+        TRACK=track,
         **blocks,
     )
-    return values, ranks
+    return values.transpose(1, 2), ranks.transpose(1, 2) if track else ranks
 
 
 def scatter_max(grad: Tensor, neighbors: Tensor, ranks: Tensor, num_sources: int) -> Tensor:
-    """`gkgnet::scatter_max` in one kernel, the backward of `gather_max`.
+    """`group_knn._scatter_max` in one kernel; gradients float32, float16 or bfloat16, with any strides.
 
-    Gradients are added up in float32 by atomic additions, whose order, and so the last bits of the sums, vary.
-
-    Args and result as in `group_knn._scatter_max`; gradients float32, float16 or bfloat16, with any strides.
+    They are added up in float32 by atomic additions, whose order, and so the last bits of the sums, vary.
     """
     batch, groups, num_destinations, dim = grad.shape
-    result = torch.zeros(batch, groups, num_sources, dim, device=grad.device)
-    grid, blocks = _gather_grid(grad)
+    result = torch.zeros(batch, num_sources, groups, dim, device=grad.device)
+    grid, blocks = _gather_grid(batch * groups, num_destinations, dim)
     _scatter_max_kernel[grid](
         grad,
         neighbors.contiguous(),
-        ranks.contiguous(),
+        ranks.transpose(1, 2).contiguous(),
         result,
         num_destinations,
         num_sources,
@@ -251,14 +248,13 @@ def scatter_max(grad: Tensor, neighbors: Tensor, ranks: Tensor, num_sources: int
         *grad.stride(),
         **blocks,
     )
-    return result.to(grad.dtype)
+    return result.to(grad.dtype).transpose(1, 2)
 
 
-def _gather_grid(nodes: Tensor) -> tuple[tuple[int, int], dict[str, int]]:
-    batch, groups, num_destinations, dim = nodes.shape
+def _gather_grid(items: int, num_destinations: int, dim: int) -> tuple[tuple[int, int], dict[str, int]]:
     block_c = min(64, triton.next_power_of_2(dim))
     block_n = 1024 // block_c
-    grid = (batch * groups * triton.cdiv(num_destinations, block_n), triton.cdiv(dim, block_c))
+    grid = (items * triton.cdiv(num_destinations, block_n), triton.cdiv(dim, block_c))
     return grid, {"BLOCK_N": block_n, "BLOCK_C": block_c}
 
 
@@ -276,13 +272,14 @@ def _gather_max_kernel(
     source_m,
     source_c,
     NUM_NEIGHBORS: tl.constexpr,
+    TRACK: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
     """The aggregation of BLOCK_N destinations in BLOCK_C channels of one image and group."""
-    item, n, c, edge, inside = _block(num_destinations, dim, BLOCK_N, BLOCK_C)
-    sources += item // groups * source_b + item % groups * source_g + c * source_c
-    neighbors += edge * NUM_NEIGHBORS
+    image, group, n, c, inside = _block(num_destinations, groups, dim, BLOCK_N, BLOCK_C)
+    sources += image * source_b + group * source_g + c * source_c
+    neighbors += ((image * groups + group) * num_destinations + n) * NUM_NEIGHBORS
     known = n < num_destinations
     index = tl.load(neighbors, mask=known, other=0)
     best = tl.load(sources + index * source_m, mask=inside, other=0).to(tl.float32)
@@ -293,8 +290,10 @@ def _gather_max_kernel(
         better = (candidate > best) | ((candidate != candidate) & (best == best))
         best = tl.where(better, candidate, best)
         rank = tl.where(better, k, rank)
-    tl.store(values + edge * dim + c, best, mask=inside)
-    tl.store(ranks + edge * dim + c, rank, mask=inside)
+    to = ((image * num_destinations + n) * groups + group) * dim + c
+    tl.store(values + to, best, mask=inside)
+    if TRACK:
+        tl.store(ranks + to, rank, mask=inside)
 
 
 @triton.jit
@@ -316,19 +315,20 @@ def _scatter_max_kernel(
     BLOCK_C: tl.constexpr,
 ):
     """Adds the gradients of BLOCK_N destinations in BLOCK_C channels of one image and group to the winners'."""
-    item, n, c, edge, inside = _block(num_destinations, dim, BLOCK_N, BLOCK_C)
-    grad += item // groups * grad_b + item % groups * grad_g + n * grad_n + c * grad_c
-    rank = tl.load(ranks + edge * dim + c, mask=inside, other=0)
-    winner = tl.load(neighbors + edge * num_neighbors + rank, mask=inside, other=0)
-    result += (item * num_sources + winner) * dim + c
+    image, group, n, c, inside = _block(num_destinations, groups, dim, BLOCK_N, BLOCK_C)
+    grad += image * grad_b + group * grad_g + n * grad_n + c * grad_c
+    rank = tl.load(ranks + ((image * num_destinations + n) * groups + group) * dim + c, mask=inside, other=0)
+    neighbors += ((image * groups + group) * num_destinations + n) * num_neighbors
+    winner = tl.load(neighbors + rank, mask=inside, other=0)
+    result += ((image * num_sources + winner) * groups + group) * dim + c
     tl.atomic_add(result, tl.load(grad, mask=inside, other=0), mask=inside, sem="relaxed")
 
 
 @triton.jit
-def _block(num_destinations, dim, BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr):
-    """(image and group, n, c, row of (B·G·N, …) tensors, which entries exist) of this program's block."""
+def _block(num_destinations, groups, dim, BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr):
+    """(image, group, n, c, which of these n and c exist) of this program."""
     blocks = tl.cdiv(num_destinations, BLOCK_N)
     item = (tl.program_id(0) // blocks).to(tl.int64)
     n = (tl.program_id(0) % blocks * BLOCK_N + tl.arange(0, BLOCK_N))[:, None]
     c = (tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C))[None, :]
-    return item, n, c, item * num_destinations + n, (n < num_destinations) & (c < dim)
+    return item // groups, item % groups, n, c, (n < num_destinations) & (c < dim)

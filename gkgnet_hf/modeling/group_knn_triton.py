@@ -1,6 +1,7 @@
 """Group K-nearest-neighbour graph on GPUs: Triton kernels for the search and the aggregation of `group_knn`.
 
-They need Triton 3.3 or later. Correctness is tested with Triton's interpreter on CPU; block sizes were not measured.
+They need Triton 3.4, which torch 2.8 brings, or later. Correctness is tested with Triton's interpreter
+on CPU; block sizes were not measured.
 
 Shapes: B images, G groups of channels, N destinations, M sources, K neighbours, c = C/G channels of a group.
 """

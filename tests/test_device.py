@@ -5,11 +5,12 @@ import torch
 from safetensors.torch import load_file
 
 from gkgnet_hf import GKGNetForImageClassification, load_released_checkpoint
-from gkgnet_hf.modeling import group_knn
-from gkgnet_hf.modeling.group_knn import find_neighbors, find_neighbors_plain
+from gkgnet_hf.modeling import group_knn_ops
+from gkgnet_hf.modeling.group_knn import find_neighbors, find_neighbors_plain, max_relative
 from gkgnet_hf.modeling.position import position_bias
 
 from .drawing import draw_checkpoint, draw_image
+from .test_group_knn import distances_to
 from .test_models import NUM_LABELS, small_config
 from .test_reference import GKGNET_REFERENCE, relative_error
 
@@ -43,13 +44,38 @@ def test_autocast_comes_near_the_released_network(released, dtype):
 
 @pytest.mark.parametrize("piece", [1 << 12, 1 << 25])
 def test_search_in_pieces_is_the_plain_search(monkeypatch, piece):
-    monkeypatch.setattr(group_knn, "CPU_PIECE", piece)
-    monkeypatch.setattr(group_knn, "DEVICE_PIECE", piece)
+    monkeypatch.setattr(group_knn_ops, "CPU_PIECE", piece)
+    monkeypatch.setattr(group_knn_ops, "DEVICE_PIECE", piece)
     features = torch.randn(3, 2, 28 * 20, 16, device=DEVICE, dtype=torch.float64)
     sources = torch.randn(3, 2, 14 * 10, 16, device=DEVICE, dtype=torch.float64)
     bias = position_bias(torch.zeros(1, 32, 28, 20, device=DEVICE, dtype=torch.float64), 2)
     found = find_neighbors(features, sources, 9, 2, bias)
     assert torch.equal(found, find_neighbors_plain(features, sources, 9, 2, bias))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("side", "ratio", "dim", "dilation"), [(28, 2, 40, 1), (14, 1, 200, 3), (9, 1, 320, 5), (1, 1, 24, 1)]
+)
+def test_with_and_without_kernels_search_and_aggregation_are_the_same(monkeypatch, side, ratio, dim, dilation, dtype):
+    grid = torch.zeros(1, 2 * dim, side, side + 3, device=DEVICE)
+    bias = position_bias(grid, ratio)
+    destinations = torch.randn(3, 2, side * (side + 3), dim, device=DEVICE, dtype=dtype)
+    sources = torch.randn(3, 2, (side // ratio) * ((side + 3) // ratio), dim, device=DEVICE, dtype=dtype)
+    sources.requires_grad_()
+    found, aggregated, gradients = {}, {}, {}
+    for kernels in ("on", "off"):
+        monkeypatch.setenv("GKGNET_KERNELS", kernels)
+        found[kernels] = find_neighbors(destinations, sources.detach(), 9, dilation, bias)
+        aggregated[kernels] = max_relative(destinations, sources, found["on"])
+        (gradients[kernels],) = torch.autograd.grad(aggregated[kernels].float().square().sum(), sources)
+    ends = destinations.float(), sources.detach().float(), bias
+    torch.testing.assert_close(distances_to(found["on"], *ends), distances_to(found["off"], *ends), rtol=0, atol=1e-5)
+    assert torch.equal(aggregated["on"], aggregated["off"])
+    tolerance = (
+        1e-5 if dtype == torch.float32 else 5e-2
+    )  # without kernels, half-precision gradients are added up as such
+    torch.testing.assert_close(gradients["on"], gradients["off"], rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gkgnet_hf.modeling import group_knn
+from gkgnet_hf.modeling import group_knn_ops
 from gkgnet_hf.modeling.group_knn import find_neighbors, find_neighbors_plain, max_relative, max_relative_plain
 from gkgnet_hf.modeling.position import position_bias
 
@@ -46,7 +46,7 @@ def distances_to(neighbors, destinations, sources, bias):
 def test_search_finds_what_the_plain_search_finds(graph, piece):
     destinations, sources, num_neighbors, dilation, bias = graph
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(group_knn, "CPU_PIECE", piece)
+        patch.setattr(group_knn_ops, "CPU_PIECE", piece)
         found = find_neighbors(destinations, sources, num_neighbors, dilation, bias)
     expected = find_neighbors_plain(destinations, sources, num_neighbors, dilation, bias)
     assert found.shape == expected.shape
@@ -123,8 +123,8 @@ def test_half_precision_is_ranked_in_float32(dtype):
 
 
 def test_no_piece_is_larger_than_the_budget():
-    budget, rows, row_size = group_knn.CPU_PIECE, 144, 144 * 1296
-    pieces = list(group_knn._pieces(4, rows, row_size, budget))
+    budget, rows, row_size = group_knn_ops.CPU_PIECE, 144, 144 * 1296
+    pieces = list(group_knn_ops._pieces(4, rows, row_size, budget))
     assert len(pieces) > 4
     for items, first, last in pieces:
         assert (items.stop - items.start) * (last - first) * row_size <= budget
@@ -132,8 +132,23 @@ def test_no_piece_is_larger_than_the_budget():
     assert covered == 4 * rows
 
 
-def test_search_is_a_well_formed_custom_op():
+def test_search_and_aggregation_are_well_formed_custom_ops():
     rows, columns = position_bias(torch.zeros(1, 8, 3, 4), 1)
-    arguments = (torch.randn(2, 2, 12, 4), torch.randn(2, 2, 12, 4), 3, 2, rows, columns)
-    checks = torch.library.opcheck(torch.ops.gkgnet.find_neighbors, arguments)
-    assert set(checks.values()) == {"SUCCESS"}
+    features = torch.randn(2, 2, 12, 4, requires_grad=True)
+    neighbors = torch.randint(12, (2, 2, 7, 3))
+    values, ranks = torch.ops.gkgnet.gather_max(features, neighbors, True)
+    for op, arguments in (
+        (torch.ops.gkgnet.find_neighbors, (torch.randn(2, 2, 12, 4), torch.randn(2, 2, 12, 4), 3, 2, rows, columns)),
+        (torch.ops.gkgnet.gather_max, (features, neighbors, True)),
+        (torch.ops.gkgnet.gather_max, (features.detach(), neighbors, False)),
+        (torch.ops.gkgnet.scatter_max, (values.detach().requires_grad_(), neighbors, ranks, 12)),
+    ):
+        assert set(torch.library.opcheck(op, arguments).values()) == {"SUCCESS"}
+
+
+def test_gradients_of_the_aggregation_have_gradients():
+    sources = torch.randn(1, 2, 6, 3, dtype=torch.float64, requires_grad=True)
+    destinations = torch.randn(1, 2, 4, 3, dtype=torch.float64, requires_grad=True)
+    neighbors = find_neighbors(destinations.detach(), sources.detach(), num_neighbors=3)
+    assert torch.autograd.gradcheck(max_relative, (destinations, sources, neighbors))
+    assert torch.autograd.gradgradcheck(lambda *ends: max_relative(*ends, neighbors) ** 2, (destinations, sources))

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 from transformers import AutoBackbone, AutoConfig, AutoModel, AutoModelForImageClassification, pipeline
+from transformers.dynamic_module_utils import get_imports
 
 from gkgnet_hf import (
     GKGNetBackbone,
@@ -28,6 +29,9 @@ from .test_trainer import build_trainer
 CODE = {
     "configuration_gkgnet.py",
     "group_knn.py",
+    "group_knn_cpu.py",
+    "group_knn_ops.py",
+    "group_knn_triton.py",
     "layers.py",
     "loss_gkgnet.py",
     "modeling_gkgnet.py",
@@ -108,9 +112,10 @@ def test_checkpoints_and_results_of_the_trainer_have_the_code(saved):
     assert names(saved / "checkpoint") >= MODEL
 
 
-def test_the_code_imports_only_what_transformers_needs_too():
-    allowed = {"torch", "transformers", "huggingface_hub", "safetensors", "packaging", *sys.stdlib_module_names}
+def test_the_code_imports_only_what_transformers_needs_too_or_tries_triton():
+    needed = {"torch", "transformers", "huggingface_hub", "safetensors", "packaging", *sys.stdlib_module_names}
     for name in CODE:
+        allowed = needed | ({"triton"} if name == "group_knn_triton.py" else set())
         tree = ast.parse(Path(modeling_gkgnet.__file__).with_name(name).read_text())
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom) and node.level:
@@ -118,6 +123,7 @@ def test_the_code_imports_only_what_transformers_needs_too():
             elif isinstance(node, (ast.Import, ast.ImportFrom)):
                 modules = [node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
                 assert {module.partition(".")[0] for module in modules} <= allowed, name
+        assert "triton" not in get_imports(Path(modeling_gkgnet.__file__).with_name(name))
 
 
 def test_without_the_package_nothing_loads_unasked(without_package):

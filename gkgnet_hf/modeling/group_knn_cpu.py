@@ -1,6 +1,6 @@
 """The compiled loops of group_knn.c, where they were built: choosing the highest scores, gathering a maximum.
 
-PyTorch does the same where `takes` says no.
+PyTorch does the same where `loops_take` says no.
 """
 
 import ctypes
@@ -22,14 +22,14 @@ def _library() -> ctypes.CDLL | None:
         return None
 
 
-def takes(tensor: Tensor) -> bool:
-    """Whether the loops can take this tensor: on CPU, no float64, built, and not off (`GKGNET_KERNELS=off`)."""
-    return (
-        tensor.device.type == "cpu"
-        and tensor.dtype != torch.float64
-        and os.environ.get("GKGNET_KERNELS") != "off"
-        and _library() is not None
-    )
+def kernels_may_take(tensor: Tensor) -> bool:
+    """Whether kernels of any kind may replace PyTorch: not for float64, nor under `GKGNET_KERNELS=off`."""
+    return tensor.dtype != torch.float64 and os.environ.get("GKGNET_KERNELS") != "off"
+
+
+def loops_take(tensor: Tensor) -> bool:
+    """Whether the compiled loops are there for this tensor."""
+    return tensor.device.type == "cpu" and kernels_may_take(tensor) and _library() is not None
 
 
 def select(similarity: Tensor, bias: Bias, first: int, ranks: int, dilation: int, out: Tensor) -> None:
@@ -60,21 +60,21 @@ def gather_max(sources: Tensor, neighbors: Tensor, track: bool) -> tuple[Tensor,
     rows = sources.float()  # of half precision: the maximum is exact all the same
     rows = rows if rows.stride(3) == 1 else rows.contiguous()
     values = rows.new_empty(batch, neighbors.shape[2], groups, dim)
-    winners = torch.empty_like(values, dtype=torch.uint8) if track else values.new_empty(0, dtype=torch.uint8)
+    ranks = torch.empty_like(values, dtype=torch.uint8) if track else values.new_empty(0, dtype=torch.uint8)
     strides = (ctypes.c_int64 * 3)(*rows.stride()[:3])
     numbers = (batch, groups, *neighbors.shape[2:], num_sources, dim)
-    if _call("gkgnet_gather_max", rows, strides, neighbors.contiguous(), *numbers, values, winners if track else None):
+    if _call("gkgnet_gather_max", rows, strides, neighbors.contiguous(), *numbers, values, ranks if track else None):
         raise IndexError(f"neighbors must be indices of {num_sources} sources")
-    return values.to(sources.dtype).transpose(1, 2), winners.transpose(1, 2) if track else winners
+    return values.to(sources.dtype).transpose(1, 2), ranks.transpose(1, 2) if track else ranks
 
 
-def scatter_max(grad: Tensor, neighbors: Tensor, winners: Tensor, num_sources: int) -> Tensor:
+def scatter_max(grad: Tensor, neighbors: Tensor, ranks: Tensor, num_sources: int) -> Tensor:
     """The gradient of the sources from that of their maxima: arguments and result as the op's."""
     batch, groups, num_destinations, dim = grad.shape
     rows = grad.float().transpose(1, 2).contiguous()
     out = rows.new_zeros(batch, num_sources, groups, dim)
     numbers = (batch, groups, num_destinations, neighbors.shape[3], num_sources, dim)
-    _call("gkgnet_scatter_max", rows, neighbors.contiguous(), winners.transpose(1, 2).contiguous(), *numbers, out)
+    _call("gkgnet_scatter_max", rows, neighbors.contiguous(), ranks.transpose(1, 2).contiguous(), *numbers, out)
     return out.to(grad.dtype).transpose(1, 2)
 
 

@@ -1,0 +1,163 @@
+"""The Triton kernels are held against the plain functions in Triton's interpreter, on CPU, for tests/test_triton.py.
+
+TRITON_INTERPRET=1 python -m pytest tests/interpreted.py
+"""
+
+import pytest
+import torch
+
+from gkgnet_hf.modeling import group_knn_ops
+from gkgnet_hf.modeling.group_knn import find_neighbors_plain, max_relative_plain
+from gkgnet_hf.modeling.group_knn_triton import gather_max, scatter_max, search
+from gkgnet_hf.modeling.position import position_bias
+
+from .test_group_knn import distances_to
+
+
+def graph(batch, groups, height, width, ratio, dim, dtype=torch.float32, biased=True):
+    """Destinations and sources of a grid and its position bias."""
+    torch.manual_seed(0)
+    destinations = torch.randn(batch, groups, height * width, dim).to(dtype)
+    sources = torch.randn(batch, groups, (height // ratio) * (width // ratio), dim).to(dtype)
+    bias = position_bias(torch.zeros(1, 4 * groups, height, width), ratio) if biased else None
+    return destinations, sources, bias
+
+
+def assert_finds_the_plain_neighbors(destinations, sources, num_neighbors, dilation, bias):
+    found = search(destinations, sources, num_neighbors, dilation, *(bias or (None, None)))
+    expected = find_neighbors_plain(destinations, sources, num_neighbors, dilation, bias)
+    assert found.shape == expected.shape
+    assert found.dtype == torch.int64
+    # Sources that are nearer to each other than rounding may change places, others may not.
+    ends = destinations.float(), sources.float(), bias
+    torch.testing.assert_close(distances_to(found, *ends), distances_to(expected, *ends), rtol=0, atol=1e-5)
+    if dilation == 1:
+        ordered = found.sort(-1).values
+        assert (ordered[..., 1:] > ordered[..., :-1]).all()
+
+
+@pytest.mark.parametrize(
+    ("shape", "num_neighbors", "dilation", "biased"),
+    [
+        ((1, 2, 7, 10, 1, 24), 9, 1, True),  # N = M = 70, no multiple of a tile
+        ((2, 2, 8, 6, 2, 40), 9, 1, True),  # M = 12
+        ((1, 1, 9, 4, 1, 80), 9, 2, True),
+        ((1, 1, 8, 16, 1, 48), 9, 3, False),  # K·d = 27, whole tiles
+        ((1, 1, 7, 9, 1, 96), 9, 5, True),  # K·d = 45
+        ((1, 1, 5, 9, 1, 200), 9, 3, False),
+        ((2, 1, 4, 5, 1, 320), 9, 3, True),  # M = 20 < K·d
+        ((1, 1, 1, 3, 1, 320), 9, 2, True),
+        ((1, 1, 1, 1, 1, 24), 1, 1, False),
+        ((1, 1, 9, 8, 1, 3), 70, 1, True),  # more neighbours than any network of the paper has
+    ],
+)
+def test_search_finds_what_the_plain_search_finds(shape, num_neighbors, dilation, biased):
+    destinations, sources, bias = graph(*shape, biased=biased)
+    assert_finds_the_plain_neighbors(destinations, sources, num_neighbors, dilation, bias)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_ranked_in_float32(dtype):
+    destinations, sources, bias = graph(1, 1, 6, 5, 1, 40, dtype)
+    assert_finds_the_plain_neighbors(destinations, sources, 9, 1, bias)
+    assert_finds_the_plain_neighbors(destinations.float(), sources, 9, 2, bias)
+
+
+def test_few_destinations_share_the_sources_out_and_lose_none():
+    labels, patches = torch.randn(2, 1, 5, 24), torch.randn(2, 1, 777, 24)
+    assert_finds_the_plain_neighbors(labels, patches, 9, 1, None)
+
+
+def test_any_memory_layout_will_do():
+    destinations, sources, bias = graph(2, 2, 3, 4, 1, 24)
+    channels_first = [x.mT.contiguous().mT for x in (destinations, sources)]
+    channels_last = [x.transpose(1, 2).contiguous().transpose(1, 2) for x in (destinations, sources)]
+    neighbors = search(destinations, sources, 9, 1, *bias)
+    values, ranks = gather_max(sources, neighbors, True)
+    to_sources = scatter_max(destinations, neighbors, ranks, 12)
+    transposed = [table.mT.contiguous().mT for table in bias]
+    for other_destinations, other_sources in (channels_first, channels_last):
+        assert torch.equal(search(other_destinations, other_sources, 9, 1, *transposed), neighbors)
+        assert torch.equal(gather_max(other_sources, neighbors.mT.contiguous().mT, False)[0], values)
+        torch.testing.assert_close(scatter_max(other_destinations, neighbors, ranks, 12), to_sources)
+
+
+def test_of_equal_sources_the_first_come_first():
+    sources = torch.ones(1, 1, 100, 24)
+    neighbors = search(torch.randn(1, 1, 3, 24), sources, 9, 1, None, None)
+    assert neighbors.tolist() == [[[list(range(9))] * 3]]
+    assert torch.equal(search(torch.zeros(1, 1, 3, 24), sources, 9, 1, None, None), neighbors)
+
+
+def test_nan_is_nearest_and_never_out_of_range():
+    destinations, sources, bias = graph(1, 2, 5, 6, 1, 24)
+    destinations[0, 0, 2, 1] = torch.nan
+    sources[0, 1, 4] = torch.nan
+    neighbors = search(destinations, sources, 9, 1, *bias)
+    assert ((neighbors >= 0) & (neighbors < 30)).all()
+    assert (neighbors[0, 1, :, 0] == 4).all()
+    assert gather_max(sources, neighbors, True)[0][0, 1].isnan().all()
+    sources[:] = torch.inf
+    neighbors = search(destinations, sources, 9, 2, *bias)
+    assert ((neighbors >= 0) & (neighbors < 30)).all()
+
+
+@pytest.mark.parametrize(
+    ("dim", "dtype"),
+    [(24, torch.float32), (40, torch.float16), (200, torch.float32), (320, torch.float32), (80, torch.bfloat16)],
+)
+def test_aggregation_and_its_gradient_are_the_plain_ones(dim, dtype):
+    destinations, sources, bias = graph(2, 2, 3, 5, 1, dim, dtype)
+    neighbors = find_neighbors_plain(destinations, sources, 9, 1, bias)
+    leaf = sources.clone().requires_grad_()
+    expected = max_relative_plain(torch.zeros_like(destinations), leaf, neighbors)
+    values, ranks = gather_max(sources, neighbors, True)
+    assert torch.equal(values, expected)
+    assert torch.equal(gather_max(sources, neighbors, False)[0], values)
+    in_pytorch = group_knn_ops._gather_max(sources, neighbors, True)
+    assert torch.equal(ranks, in_pytorch[1])
+    assert ranks.dtype == in_pytorch[1].dtype == torch.uint8
+    assert values.stride() == ranks.stride() == in_pytorch[0].stride() == in_pytorch[1].stride()
+    assert torch.equal(sources.gather(2, neighbors.gather(3, ranks.long())), values)
+
+    grad = torch.randn_like(values)
+    result = scatter_max(grad, neighbors, ranks, sources.shape[2])
+    assert result.dtype == dtype
+    assert result.stride() == group_knn_ops._scatter_max(grad, neighbors, ranks, sources.shape[2]).stride()
+    (to_sources,) = torch.autograd.grad(expected, leaf, grad)
+    if dtype == torch.float32:
+        torch.testing.assert_close(result, to_sources)
+    # The kernel adds up in float32, whatever the dtype.
+    exact = group_knn_ops._scatter_max(grad.double(), neighbors, ranks, sources.shape[2])
+    torch.testing.assert_close(result.double(), exact, rtol=4 * torch.finfo(dtype).eps, atol=1e-5)
+
+
+def test_between_equals_the_nearest_wins_and_nan_beats_all():
+    sources = torch.tensor([[1.0, 2, 5], [3, 2, torch.nan], [3, 2, torch.nan]]).view(1, 1, 3, 3)
+    neighbors = torch.tensor([[[[0, 1, 2]]]])
+    values, ranks = gather_max(sources, neighbors, True)
+    assert values[0, 0, 0, :2].tolist() == [3, 2]
+    assert values[0, 0, 0, 2].isnan()
+    assert ranks.tolist() == [[[[1, 0, 1]]]] == group_knn_ops._gather_max(sources, neighbors, True)[1].tolist()
+
+
+def test_more_neighbors_than_a_byte_counts():
+    sources = torch.arange(300.0).view(1, 1, 300, 1)
+    values, ranks = gather_max(sources, torch.arange(300).view(1, 1, 1, 300), True)
+    assert (values.item(), ranks.item()) == (299, 299)
+
+
+def test_what_runs_on_a_gpu_is_the_kernel_unless_it_is_switched_off(monkeypatch):
+    destinations, sources, bias = graph(1, 1, 4, 4, 1, 24)
+    arguments = (destinations, sources, 3, 1, *bias)
+    calls = []
+    kernels = {group_knn_ops._search: lambda *a: calls.append("kernel") or search(*a)}
+    monkeypatch.setattr(group_knn_ops, "_kernels", lambda: kernels)
+    expected = find_neighbors_plain(destinations, sources, 3, 1, bias)
+    assert torch.equal(group_knn_ops._on_gpu(group_knn_ops._search, *arguments), expected)
+    assert calls == ["kernel"]
+    doubles = [x.double() if isinstance(x, torch.Tensor) else x for x in arguments]
+    assert torch.equal(group_knn_ops._on_gpu(group_knn_ops._search, *doubles), expected)
+    monkeypatch.setenv("GKGNET_KERNELS", "off")
+    assert torch.equal(group_knn_ops._on_gpu(group_knn_ops._search, *arguments), expected)
+    assert calls == ["kernel"]

@@ -42,11 +42,12 @@ def distances_to(neighbors, destinations, sources, bias):
 
 
 @settings(deadline=None, max_examples=150)
-@given(graph=graphs(), piece=st.sampled_from([1, 50, 1 << 21]))
-def test_search_finds_what_the_plain_search_finds(graph, piece):
+@given(graph=graphs(), piece=st.sampled_from([1, 50, 1 << 21]), kernels=st.sampled_from(["on", "off"]))
+def test_search_finds_what_the_plain_search_finds(graph, piece, kernels):
     destinations, sources, num_neighbors, dilation, bias = graph
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(group_knn_ops, "CPU_PIECE", piece)
+        patch.setenv("GKGNET_KERNELS", kernels)
         found = find_neighbors(destinations, sources, num_neighbors, dilation, bias)
     expected = find_neighbors_plain(destinations, sources, num_neighbors, dilation, bias)
     assert found.shape == expected.shape

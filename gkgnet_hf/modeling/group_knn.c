@@ -67,24 +67,51 @@ INLINE void score_row(const float *restrict similarity, const float *restrict ro
     for (int64_t m = num_sources; m < padded; m++) scores[m] = -INFINITY;
 }
 
-/* The sources of the highest scores, highest first, of equal ones the first first. */
+/* Candidates that are ranked by comparing each with each, which has no branches; more are rare. */
+#define FEW 128
+
+/* Write the sources of the `ranks` highest of n <= FEW scores, highest first, of equal ones the first first. */
+INLINE void rank_few(const float *restrict scores, const int32_t *restrict candidates, int n, int ranks,
+                     int32_t *restrict sources) {
+    float values[FEW + 8];
+    int padded = (n + 7) / 8 * 8;
+    for (int i = 0; i < padded; i++) values[i] = i < n ? scores[candidates[i]] : -INFINITY;
+    for (int i = 0; i < n; i++) {
+        int32_t place = 0;
+        for (int j = 0; j < padded; j++) place += values[j] > values[i] || (values[j] == values[i] && j < i);
+        if (place < ranks) sources[place] = candidates[i];
+    }
+}
+
+/* The same of any number, with `best` as memory of `ranks` scores. */
+INLINE void rank_many(const float *scores, const int32_t *candidates, int64_t n, int ranks, float *best,
+                      int32_t *sources) {
+    int kept = 0;
+    for (int64_t i = 0; i < n; i++) {
+        float score = scores[candidates[i]];
+        if (kept == ranks && score <= best[kept - 1]) continue;
+        int place = kept < ranks ? kept++ : kept - 1;
+        for (; place > 0 && best[place - 1] < score; place--)
+            best[place] = best[place - 1], sources[place] = sources[place - 1];
+        best[place] = score, sources[place] = candidates[i];
+    }
+}
+
+/* The sources of the highest scores of one destination; `scores` and `candidates` have room for `padded` of them. */
 VECTORISED
 static void select_row(const float *similarity, const float *row_bias, const float *column_bias, int64_t num_sources,
-                       int64_t padded, int ranks, float *scores, float *best, int32_t *sources) {
+                       int64_t padded, int ranks, float *scores, float *best, int32_t *sources, int32_t *candidates) {
     score_row(similarity, row_bias, column_bias, num_sources, padded, scores);
     float bound = lower_bound(scores, padded, ranks);
-    int found = 0;
-    for (int64_t m = 0; m < padded; m += BLOCK) {
-        for (uint64_t hits = hits_in_block(scores + m, bound); hits; hits &= hits - 1) {
-            int64_t source = m + __builtin_ctzll(hits);
-            float score = scores[source];
-            if (source >= num_sources || (found == ranks && score <= best[found - 1])) continue;
-            int place = found < ranks ? found++ : found - 1;
-            for (; place > 0 && best[place - 1] < score; place--)
-                best[place] = best[place - 1], sources[place] = sources[place - 1];
-            best[place] = score, sources[place] = (int32_t)source;
-        }
-    }
+    int64_t n = 0;
+    for (int64_t m = 0; m < padded; m += BLOCK)
+        for (uint64_t hits = hits_in_block(scores + m, bound); hits; hits &= hits - 1)
+            candidates[n++] = (int32_t)(m + __builtin_ctzll(hits));
+    while (n > 0 && candidates[n - 1] >= num_sources) n--; /* what fills up the last block */
+    if (n <= FEW)
+        rank_few(scores, candidates, (int)n, ranks, sources);
+    else
+        rank_many(scores, candidates, n, ranks, best, sources);
 }
 
 /* Ranks 0, d, 2d, … of the `ranks` highest scores of each row.
@@ -97,9 +124,9 @@ int gkgnet_select(const float *similarity, int64_t items, int64_t num_rows, int6
     int failed = 0;
 #pragma omp parallel
     {
-        float *scores = malloc((padded + ranks) * sizeof(float) + ranks * sizeof(int32_t));
+        float *scores = malloc((padded + ranks) * (sizeof(float) + sizeof(int32_t)));
         float *best = scores + padded;
-        int32_t *sources = (int32_t *)(best + ranks);
+        int32_t *sources = (int32_t *)(best + ranks), *candidates = sources + ranks;
         if (!scores) failed = 1;
 #pragma omp for schedule(static)
         for (int64_t r = 0; r < items * num_rows; r++) {
@@ -107,7 +134,7 @@ int gkgnet_select(const float *similarity, int64_t items, int64_t num_rows, int6
             int64_t n = first + r % num_rows;
             select_row(similarity + r * num_sources, rows ? rows + n / width * num_sources : NULL,
                        rows ? columns + n % width * num_sources : NULL, num_sources, padded, (int)ranks, scores, best,
-                       sources);
+                       sources, candidates);
             for (int64_t k = 0; k < kept; k++) out[r * kept + k] = sources[k * dilation];
         }
         free(scores);

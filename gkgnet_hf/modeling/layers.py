@@ -43,13 +43,14 @@ def gelu(x: Tensor) -> Tensor:
     return F.gelu(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
-def by_bands(function: Callable[..., Tensor], *nodes: Tensor) -> Tensor:
-    """`function`, which treats every node on its own, of nodes (B, C, H, W), `BAND` nodes at a time."""
+def by_bands(branch: Callable[..., Tensor], *nodes: Tensor) -> Tensor:
+    """`nodes[0] + branch(*nodes)` of nodes (B, C, H, W) for a branch that treats each on its own, `BAND` at a time."""
     batch, _, height, width = nodes[0].shape
     rows = [x.permute(0, 2, 3, 1).reshape(1, batch * height * width, 1, -1).permute(0, 3, 1, 2) for x in nodes]
     out = torch.empty_like(rows[0])
     for first in range(0, batch * height * width, BAND):
-        out[:, :, first : first + BAND] = function(*(x[:, :, first : first + BAND] for x in rows))
+        band = [x[:, :, first : first + BAND] for x in rows]
+        torch.add(band[0], branch(*band), out=out[:, :, first : first + BAND])
     return out.permute(0, 2, 3, 1).reshape(batch, height, width, -1).permute(0, 3, 1, 2)
 
 
@@ -116,14 +117,14 @@ class FeedForward(nn.Module):
         self.in_bands = False
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.band_by_band(x) if self.in_bands else self.feed(x)
+        return self.by_bands(x) if self.in_bands else x + self.branch(x)
 
     @torch.jit.unused
-    def band_by_band(self, x: Tensor) -> Tensor:
-        return by_bands(self.feed, x)
+    def by_bands(self, x: Tensor) -> Tensor:
+        return by_bands(self.branch, x)
 
-    def feed(self, x: Tensor) -> Tensor:
-        return x + self.drop_path(self.fc2(gelu(self.fc1(x))))
+    def branch(self, x: Tensor) -> Tensor:
+        return self.drop_path(self.fc2(gelu(self.fc1(x))))
 
 
 class GroupKGCN(nn.Module):
@@ -166,16 +167,16 @@ class GroupKGCN(nn.Module):
 
     def update(self, x: Tensor, h: Tensor, messages: Tensor) -> Tensor:
         """New nodes from the old `x`, their projection `h` and the messages, all (B, C, H, W)."""
-        return self.update_by_bands(x, h, messages) if self.in_bands else self.update_nodes(x, h, messages)
+        return self.by_bands(x, h, messages) if self.in_bands else x + self.branch(x, h, messages)
 
     @torch.jit.unused
-    def update_by_bands(self, x: Tensor, h: Tensor, messages: Tensor) -> Tensor:
-        return by_bands(self.update_nodes, x, h, messages)
+    def by_bands(self, x: Tensor, h: Tensor, messages: Tensor) -> Tensor:
+        return by_bands(self.branch, x, h, messages)
 
-    def update_nodes(self, x: Tensor, h: Tensor, messages: Tensor) -> Tensor:
+    def branch(self, x: Tensor, h: Tensor, messages: Tensor) -> Tensor:
         interleaved = torch.stack((h.permute(0, 2, 3, 1), messages.permute(0, 2, 3, 1)), dim=4)
         pairs = interleaved.flatten(3).permute(0, 3, 1, 2)  # h_1, m_1, h_2, m_2, …: (B, 2C, H, W)
-        return x + self.drop_path(self.fc2(gelu(self.graph_conv(pairs))))
+        return self.drop_path(self.fc2(gelu(self.graph_conv(pairs))))
 
 
 class PatchGroupKGCN(GroupKGCN):

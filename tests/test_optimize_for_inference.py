@@ -1,0 +1,58 @@
+"""A network made ready for inference computes what it computed before."""
+
+import copy
+
+import pytest
+import timm
+import torch
+
+from gkgnet_hf import GKGNetForImageClassification, optimize_for_inference
+from gkgnet_hf.modeling import layers
+from gkgnet_hf.modeling.layers import ConvNorm
+
+from .test_models import small_config
+
+
+def trained(model):
+    """The model in eval mode, with batch norms that have seen images; float64, so that no near tie flips."""
+    model = model.double().train()
+    with torch.no_grad():
+        for _ in range(5):
+            model(torch.randn(4, 3, 64, 64, dtype=torch.float64))
+    return model.eval()
+
+
+def gkgnet():
+    return GKGNetForImageClassification(small_config())
+
+
+def pvig():
+    return timm.create_model("pvig_ti", num_classes=4, embed_dims=(8, 16, 24, 32), depths=(1, 1, 1, 1))
+
+
+@pytest.mark.parametrize("build", [gkgnet, pvig])
+@pytest.mark.parametrize("shape", [(1, 3, 64, 64), (3, 3, 96, 64)])
+@pytest.mark.parametrize("band", [7, 4096])
+def test_logits_stay_the_same(monkeypatch, build, shape, band):
+    monkeypatch.setattr(layers, "BAND", band)
+    model = trained(build())
+    optimised = optimize_for_inference(copy.deepcopy(model))
+    assert not any(isinstance(module, (ConvNorm, torch.nn.BatchNorm2d)) for module in optimised.modules())
+    images = torch.randn(shape, dtype=torch.float64)
+    with torch.inference_mode():
+        before, after = model(images), optimised(images)
+    before, after = (output if isinstance(output, torch.Tensor) else output.logits for output in (before, after))
+    torch.testing.assert_close(after, before, rtol=1e-9, atol=1e-9)
+
+
+def test_a_model_in_training_mode_is_refused():
+    with pytest.raises(ValueError, match="must be in eval mode"):
+        optimize_for_inference(gkgnet().train())
+
+
+def test_an_optimised_model_refuses_to_be_saved(tmp_path):
+    model = optimize_for_inference(gkgnet().eval())
+    with pytest.raises(RuntimeError, match="optimised for inference cannot be saved"):
+        model.save_pretrained(tmp_path / "model")
+    with pytest.raises(RuntimeError, match="optimised for inference cannot be saved"):
+        model.state_dict()

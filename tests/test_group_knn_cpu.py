@@ -14,7 +14,6 @@ from gkgnet_hf.modeling.position import position_bias
 
 from .test_group_knn import distances_to
 
-
 BIAS = position_bias(torch.zeros(1, 80, 20, 24), 1)
 
 

@@ -49,11 +49,11 @@ def optimize_for_inference(model: Model) -> Model:
 @torch.no_grad()
 def _fold(layer: ConvNorm) -> nn.Conv2d:
     """The convolution with the batch norm in its weights; they change in place, so that memory never doubles."""
-    conv, norm = layer.conv, layer.norm
+    conv: Any = layer.conv
+    norm: Any = layer.norm
     scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
     conv.weight.mul_(scale.view(-1, 1, 1, 1))
-    bias: Any = conv.bias
-    bias.sub_(norm.running_mean).mul_(scale).add_(norm.bias)
+    conv.bias.sub_(norm.running_mean).mul_(scale).add_(norm.bias)
     return conv
 
 

@@ -41,7 +41,7 @@ def main() -> None:
         results["largest_batch"] = [
             {"network": c.network, "path": c.path, "dtype": c.dtype, "size": c.size, **fresh(largest_batch, c)}
             for c in tqdm(measured, desc="Largest batch", leave=False)
-            if c.device == "cuda" and c.batch_size == options.batch_sizes[0]
+            if c.device == "cuda" and c.path != "graphed" and c.batch_size == options.batch_sizes[0]
         ]
     for group in tqdm(groups, desc="Speed", leave=False):
         for contender, row in zip(group, rows(group, options.repeats), strict=True):

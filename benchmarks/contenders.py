@@ -61,10 +61,10 @@ def contenders(networks: list[str], dtypes: list[str], given: Contender) -> list
         for network in networks
         for path in (paths if is_gkgnet(network) else ["timm"])
     ]
-    # What rows of every dtype are measured against, and what it is measured against itself.
-    ours = replace(given, network=next(filter(is_gkgnet, networks)), dtype="float32")
-    first = [replace(ours, path=path) for path in ("plain", reference_path(given.train))]
-    return list(dict.fromkeys([*first, *every]))
+    if "float32" not in dtypes:  # rows of every dtype are measured against its plain path
+        ours = replace(given, network=next(filter(is_gkgnet, networks)), dtype="float32")
+        return [replace(ours, path="plain"), replace(ours, path=reference_path(given.train)), *every]
+    return every
 
 
 def reference_path(train: bool) -> str:

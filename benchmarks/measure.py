@@ -62,11 +62,11 @@ def interleaved(steps: dict[Contender, Step], repeats: int) -> dict[Contender, l
 
 
 def rows(members: list[Contender], repeats: int) -> list[dict]:
-    """A row for each of the contenders, which are measured against each other; the first is plain float32."""
+    """A row for each of the contenders, which are measured against each other."""
     steps = {contender: build(contender) for contender in tqdm(members, desc="Building", leave=False)}
     counted = {c.network: multiply_adds(steps[c]) for c in members if c.path in ("plain", "timm")}
     times = interleaved(steps, repeats)
-    plain = members[0]
+    plain = next(c for c in members if (c.path, c.dtype) == ("plain", "float32"))  # of the first GKGNet
     return [
         {
             **asdict(contender),
@@ -108,12 +108,24 @@ def imports() -> dict[str, float]:
 
 
 def memory(contender: Contender) -> dict[str, float]:
-    """Peak memory of this process in MB, after building the contender and after two steps."""
+    """Memory of this process in MB: once the contender is built, at the peak of two steps, and at its very peak."""
     step = build(contender)
+    building = peak_memory(contender.device)
+    reset_peak(contender.device)
     built = peak_memory(contender.device)
     for _ in range(2):
         seconds(step, contender.device)
-    return {"built_MB": built, "peak_MB": peak_memory(contender.device)}
+    steps = peak_memory(contender.device)
+    return {"built_MB": built, "steps_MB": steps, "peak_MB": max(building, steps)}
+
+
+def reset_peak(device: str) -> None:
+    """Let `peak_memory` forget what is free again, where the system can."""
+    clear_refs = Path("/proc/self/clear_refs")
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    elif clear_refs.exists():
+        clear_refs.write_text("5")
 
 
 def peak_memory(device: str) -> float:
@@ -138,7 +150,7 @@ def largest_batch(contender: Contender) -> dict[str, float]:
         try:
             step = build(replace(contender, batch_size=batch_size))
             times = [seconds(step, contender.device) for _ in range(4)]
-        except torch.OutOfMemoryError:
+        except RuntimeError:  # out of memory, or more elements than a kernel can count
             fails = batch_size
         else:
             fits, rate = batch_size, batch_size / statistics.median(times[1:])

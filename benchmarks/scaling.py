@@ -39,7 +39,7 @@ def main() -> None:
             "pixels": contender.size**2,
             "nodes": (-(-contender.size // 4)) ** 2,
             "seconds": time_of(contender),
-            "memory_MB": peak["peak_MB"] - peak["built_MB"],
+            "memory_MB": peak["steps_MB"] - peak["built_MB"],
         }
         for contender, peak in zip(tqdm(every, desc="Time", leave=False), peaks, strict=True)
     ]

@@ -93,7 +93,7 @@ def multiply_adds(step: Step) -> int:
     return counter.get_total_flops() // 2
 
 
-def fresh(task: Callable[[Contender], dict], contender: Contender | None = None) -> dict:
+def fresh(task: Callable[..., dict], contender: Contender | None = None) -> dict:
     """What the task, `memory`, `imports` or `largest_batch`, gives in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.measure", task.__name__]
     if contender:

@@ -23,7 +23,8 @@ def run(module, tmp_path, *words: str) -> dict:
             return {"cpu": 800.0}
         return {"built_MB": 900.0, "steps_MB": 900.0 + contender.size**2 / 64, "peak_MB": 2000.0}
 
-    with patch.object(module, "fresh", memory_of), patch("sys.argv", ["benchmarks", *words, "--output", str(tmp_path)]):
+    arguments = ["benchmarks", *words, "--output", str(tmp_path)]
+    with patch.object(module, "fresh", memory_of), patch("sys.argv", arguments), patch.dict("os.environ"):
         module.main()
     return json.loads((tmp_path / "results.json").read_text())
 

@@ -1,113 +1,94 @@
-"""Default path against plain path: time in interleaved pairs, peak memory in fresh processes.
+"""Speed and memory of GKGNet against its plain path, its floor and other networks.
 
-python -m benchmarks --image-size 576 --repeats 7
+python -m benchmarks --output benchmark-output
+python -m benchmarks --train --sizes 224 --batch-sizes 8 --output benchmark-output/train
 """
 
 import argparse
-import contextlib
+import itertools
 import json
-import platform
-import resource
-import statistics
-import subprocess
+import os
 import sys
-import time
+from pathlib import Path
 
+import timm
 import torch
+from tqdm.auto import tqdm
 
-from gkgnet_hf import GKGNetConfig, GKGNetForImageClassification
+from gkgnet_hf.modeling.configuration_gkgnet import VARIANTS
 
-from .paths import plain_path
+from .contenders import Contender, contenders, is_gkgnet, reason_to_leave_out
+from .measure import fresh, imports, largest_batch, machine, memory, rows
+from .report import plot, table
+
+DEVICES = ["cpu", *["cuda"] * torch.cuda.is_available()]
 
 
 def main() -> None:
-    """Measure what the command line asks for and print it, as JSON with `--json`."""
+    """Measure what the command line asks for; write results.json, table.md and speed.png into the output folder."""
+    options = read_options()
+    os.environ["OMP_NUM_THREADS"] = str(options.threads)  # for the processes started from here
+    torch.set_num_threads(options.threads)
+    groups, left_out = plan(options)
+    for reason in left_out:
+        print(f"Left out: {reason}", file=sys.stderr)
+    every = [contender for group in groups for contender in group]
+    imported = fresh(imports)
+    measured = [c for c in every if c.path != "floor"]
+    peaks = {c: fresh(memory, c)["peak_MB"] for c in tqdm(measured, desc="Memory", leave=False)}
+    results = {"machine": machine(), "imports_MB": imported, "left_out": left_out, "rows": []}
+    if options.largest_batch:
+        results["largest_batch"] = [
+            {"network": c.network, "path": c.path, "dtype": c.dtype, "size": c.size, **fresh(largest_batch, c)}
+            for c in tqdm(measured, desc="Largest batch", leave=False)
+            if c.device == "cuda" and c.path != "graphed" and c.batch_size == options.batch_sizes[0]
+        ]
+    for group in tqdm(groups, desc="Speed", leave=False):
+        for contender, row in zip(group, rows(group, options.repeats), strict=True):
+            results["rows"].append({**row, "peak_MB": peaks.get(contender)})
+    options.output.mkdir(parents=True, exist_ok=True)
+    (options.output / "results.json").write_text(json.dumps(results, indent=2))
+    (options.output / "table.md").write_text(table(results))
+    plot(results, options.output / "speed.png")
+    print(table(results))
+
+
+def read_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--variant", default="s", choices=["ti", "s", "m", "b"], help="size of GKGNet")
-    parser.add_argument("--image-size", type=int, default=576, help="side in pixels")
-    parser.add_argument("--batch-size", type=int, default=1, help="images a batch")
-    parser.add_argument("--train", action="store_true", help="forward and backward instead of inference")
-    parser.add_argument("--repeats", type=int, default=7, help="pairs to measure")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--peak-of", choices=["default", "plain"], help=argparse.SUPPRESS)
+    networks = ["gkgnet_s", "resnet101", "swin_small_patch4_window7_224"]
+    add = parser.add_argument
+    add("--networks", nargs="+", default=networks, help="gkgnet_ti, _s, _m, _b, models of timm")
+    add("--sizes", nargs="+", type=int, default=[224, 448, 576], help="sides in pixels")
+    add("--batch-sizes", nargs="+", type=int, default=[1], help="images a batch")
+    add("--dtypes", nargs="+", default=["float32", "bfloat16"], choices=["float32", "bfloat16"])
+    add("--devices", nargs="+", default=DEVICES, choices=DEVICES)
+    add("--train", action="store_true", help="forward and backward instead of inference")
+    add("--repeats", type=int, default=7, help="rounds to measure")
+    add("--threads", type=int, default=torch.get_num_threads(), help="threads on CPU")
+    add("--largest-batch", action="store_true", help="also search the largest batch that fits on the GPU")
+    add("--output", type=Path, default=Path("benchmark-output"), help="folder")
     options = parser.parse_args()
-    if options.peak_of:
-        print(peak_memory(options))
-        return
-    # First, while this process is small: Linux counts a parent's memory into the peak of its child.
-    peaks = {f"{path}_peak_MB": fresh_peak(path) for path in ("default", "plain")}
-    start = time.perf_counter()
-    model, pixel_values = build(options)
-    result = {
-        "machine": f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads",
-        "torch": torch.__version__,
-        "construction_s": time.perf_counter() - start,
-        **times(model, pixel_values, options),
-        **peaks,
-    }
-    if options.json:
-        print(json.dumps(result, indent=2))
-    else:
-        for name, value in result.items():
-            print(f"{name:>22}  {value:.3f}" if isinstance(value, float) else f"{name:>22}  {value}")
+    ours = [f"gkgnet_{variant}" for variant in VARIANTS]
+    if not any(network in ours for network in options.networks):
+        parser.error(f"--networks needs at least one of {', '.join(ours)}, got {', '.join(options.networks)}")
+    for network in options.networks:
+        if network not in ours and (is_gkgnet(network) or not timm.is_model(network)):
+            parser.error(f"--networks takes {', '.join(ours)} and models of timm, got {network}")
+    return options
 
 
-def build(options: argparse.Namespace) -> tuple[GKGNetForImageClassification, torch.Tensor]:
-    """The model, in training mode where that is measured, and a batch."""
-    config = GKGNetConfig.from_variant(options.variant, image_size=options.image_size, num_labels=80)
-    model = GKGNetForImageClassification(config).train(options.train)
-    return model, torch.randn(options.batch_size, 3, options.image_size, options.image_size)
-
-
-def step(model: GKGNetForImageClassification, pixel_values: torch.Tensor) -> float:
-    """Seconds of one inference, or of one forward and backward."""
-    start = time.perf_counter()
-    if model.training:
-        labels = torch.zeros(len(pixel_values), model.num_labels)
-        model(pixel_values, labels=labels).loss.backward()
-        model.zero_grad()
-    else:
-        with torch.inference_mode():
-            model(pixel_values)
-    return time.perf_counter() - start
-
-
-def times(
-    model: GKGNetForImageClassification, pixel_values: torch.Tensor, options: argparse.Namespace
-) -> dict[str, float]:
-    """Medians of both paths, and median and range of their ratio over the pairs."""
-    pairs = []
-    for _ in range(options.repeats + 1):
-        with plain_path():
-            plain = step(model, pixel_values)
-        pairs.append((step(model, pixel_values), plain))
-    pairs = pairs[1:]  # the first pair warms up
-    ratios = [plain / default for default, plain in pairs]
-    return {
-        "default_s": statistics.median(default for default, _ in pairs),
-        "plain_s": statistics.median(plain for _, plain in pairs),
-        "plain_over_default": statistics.median(ratios),
-        "lowest_ratio": min(ratios),
-        "highest_ratio": max(ratios),
-    }
-
-
-def fresh_peak(path: str) -> float:
-    """Peak memory in MB of this benchmark's model in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks", *sys.argv[1:], "--peak-of", path]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-
-
-def peak_memory(options: argparse.Namespace) -> float:
-    """Peak memory in MB of this process after two steps."""
-    model, pixel_values = build(options)
-    with plain_path() if options.peak_of == "plain" else contextlib.nullcontext():
-        for _ in range(2):
-            step(model, pixel_values)
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes a unit of ru_maxrss
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+def plan(options: argparse.Namespace) -> tuple[list[list[Contender]], list[str]]:
+    """Contenders in groups that are measured against each other, and why some are left out."""
+    groups, left_out = [], []
+    for device, size, batch_size in itertools.product(options.devices, options.sizes, options.batch_sizes):
+        given = Contender("", "", "", size, batch_size, device, options.train)
+        group = contenders(options.networks, options.dtypes, given)
+        reasons = {c.network: reason_to_leave_out(c) for c in group if c.path == "timm"}
+        groups.append([contender for contender in group if not reasons.get(contender.network)])
+        left_out += filter(None, reasons.values())
+    return groups, list(dict.fromkeys(left_out))
 
 
 if __name__ == "__main__":

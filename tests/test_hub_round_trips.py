@@ -282,4 +282,5 @@ def test_the_snippets_of_readme_run_as_written(hub, loaded):
     assert hub.repositories["models/user/gkgnet-coco"].private
     card = hub.repositories["models/user/my-gkgnet"].find("main").files["README.md"].content.decode()
     assert "license: mit" in card
-    assert "## Use" in card
+    assert card.count("## Use") == 1
+    assert card.endswith("## Garden\n\nCats live there.\n")

@@ -184,6 +184,7 @@ def push_and_edit(directory):
     GKGNetForImageClassification(small_config()).save_pretrained(folder)
     (folder / "recipe.yaml").write_text("# the demo\ndataset: /home/me/photos\nmodel: ti\noutput_dir: ~/out\n")
     (folder / "evaluation.json").write_text('{"dataset": "/home/me/photos", "metrics": {"mAP": 50.0}}')
+    (folder / "trainer_state.json").write_text('{"best_model_checkpoint": "/home/me/out/checkpoint-5"}')
     write_card(folder, license="mit")
     write(folder, GARDEN, ZOO)
     push_folder(folder, NAME)

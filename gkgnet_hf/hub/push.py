@@ -28,6 +28,8 @@ MODELS: dict[str, type[GKGNetPreTrainedModel]] = {
 
 # What goes beside the weights; subfolders, hidden files and everything else stays.
 TEXTS_AND_PICTURES = ("*.json", "*.md", "*.yaml", "*.py", "*.txt", "*.png", "*.jpg", "*.svg", "LICENSE*")
+# Of these what stays too: the Trainer's notes to itself, which name folders of this machine.
+STAYS = (".*", "trainer_state.json")
 # Weights in the repository that the pushed ones replace: left there, a loader might take them in their place.
 WEIGHTS = ("model.safetensors*", "model-*.safetensors", "pytorch_model*.bin", "pytorch_model*.json")
 
@@ -42,7 +44,7 @@ def push_folder(
     """Publish a model's folder, of transformers or timm, in one commit.
 
     What goes: the configuration, the weights as safetensors, and what stands beside them of `TEXTS_AND_PICTURES`.
-    Pickles (`*.bin`, `*.pt`, `*.pth`), subfolders such as checkpoints, and tables stay here. The model card goes anew
+    Pickles (`*.bin`, `*.pt`, `*.pth`), subfolders such as checkpoints, tables and `trainer_state.json` stay here. The model card goes anew
     for the repository, and what people wrote into it, here or there, is kept (`card_merge`); the folder's own stays as
     it is. Of absolute paths in the recipe and the evaluation only the last part goes. Former weights in the repository
     go in the same commit, its other files stay. A push that breaks off leaves the files of the repository as they were;
@@ -119,7 +121,7 @@ def find_model_files(folder: str | os.PathLike[str]) -> list[str]:
     _check_network(folder, config, tensors)
     stays = []
     for path in sorted(folder.iterdir()):
-        beside = _fits(path.name, TEXTS_AND_PICTURES) and not _fits(path.name, (".*", *WEIGHTS))
+        beside = _fits(path.name, TEXTS_AND_PICTURES) and not _fits(path.name, (*STAYS, *WEIGHTS))
         if path.is_file() and beside:
             files.append(path.name)
         elif path.name not in files:

@@ -119,6 +119,8 @@ def _push_models() -> dict[str, Any]:
 def _push_timm() -> dict[str, Any]:
     model = timm.create_model("gkgnet_s", num_classes=3, **SMALL).eval()
     timm.models.push_to_hf_hub(model, "user/gkgnet_s", model_args=SMALL, safe_serialization=True)
+    timm.models.save_for_hf(model, "timm-folder", model_args=SMALL, safe_serialization=True)
+    push_folder("timm-folder", "user/timm-folder")
     return {"digest": digest(model)}
 
 
@@ -187,6 +189,7 @@ def load_all(folder: str, first_commit: str, first_step: str, snippets: list[str
         "pushed again": outcome(load, "user/interrupted"),
         "timm": outcome(_load_timm, "user/gkgnet_s"),
         "wrapped": outcome(_load_wrapped, "user/gkgnet_s"),
+        "timm folder": [outcome(loader, "user/timm-folder") for loader in (_load_timm, _load_wrapped)],
         "trained": [outcome(load, "user/trained", revision=revision) for revision in (first_step, "main")],
         "processor": type(AutoImageProcessor.from_pretrained("user/trained")).__name__,
         "folder": [outcome(load, "user/folder", revision=name) for name in ("main", "try/second", "refs/pr/1")],

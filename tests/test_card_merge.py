@@ -129,7 +129,7 @@ def test_a_card_written_by_hand_as_a_whole_can_be_edited_and_deleted(folder):
 
 
 def test_text_stays_above_and_below_as_it_was_written(folder):
-    code = "```python\n# no heading\n\n\nprint(1)\n```"
+    code = "````python\n# no heading\n\n\nprint(1)\n```\n# nor this\n\n\n````"
     text = f"Read this first.  \nReally.\n\n{(folder / 'README.md').read_text().split('---', 2)[2].strip()}\n\n{code}\n"
     (folder / "README.md").write_text(f"---\nlicense: mit\n---\n{text}")
     card = ModelCard(push(folder, push(folder)))

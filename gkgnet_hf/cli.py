@@ -386,6 +386,8 @@ def _fail(error: Any) -> None:
     text = str(error)
     if "Original Traceback" in text:  # of a process that reads images
         text = text.strip().splitlines()[-1]
+    if getattr(getattr(error, "response", None), "status_code", None) == 401:  # of the Hub
+        text += " (log in with `hf auth login`, or set HF_TOKEN)"
     typer.echo(f"gkgnet-hf: {' '.join(text.split())}", err=True)
     sys.exit(2)
 

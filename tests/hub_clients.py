@@ -11,7 +11,7 @@ from typing import Any
 
 import timm
 import torch
-from huggingface_hub import HfApi, hf_hub_download
+from huggingface_hub import HfApi, ModelCard, hf_hub_download
 from huggingface_hub.constants import HF_HUB_CACHE
 from transformers import AutoBackbone, AutoImageProcessor, AutoModel, AutoModelForImageClassification, pipeline
 
@@ -119,6 +119,8 @@ def _push_models() -> dict[str, Any]:
 def _push_timm() -> dict[str, Any]:
     model = timm.create_model("gkgnet_s", num_classes=3, **SMALL).eval()
     timm.models.push_to_hf_hub(model, "user/gkgnet_s", model_args=SMALL, safe_serialization=True)
+    timm.models.save_for_hf(model, "timm-folder", model_args=SMALL, safe_serialization=True)
+    push_folder("timm-folder", "user/timm-folder")
     return {"digest": digest(model)}
 
 
@@ -187,6 +189,7 @@ def load_all(folder: str, first_commit: str, first_step: str, snippets: list[str
         "pushed again": outcome(load, "user/interrupted"),
         "timm": outcome(_load_timm, "user/gkgnet_s"),
         "wrapped": outcome(_load_wrapped, "user/gkgnet_s"),
+        "timm folder": [outcome(loader, "user/timm-folder") for loader in (_load_timm, _load_wrapped)],
         "trained": [outcome(load, "user/trained", revision=revision) for revision in (first_step, "main")],
         "processor": type(AutoImageProcessor.from_pretrained("user/trained")).__name__,
         "folder": [outcome(load, "user/folder", revision=name) for name in ("main", "try/second", "refs/pr/1")],
@@ -260,7 +263,10 @@ def _convert_and_push() -> dict[str, Any]:
 
 
 def _run_snippets(snippets: list[str]) -> Any:
-    """README's Python in one namespace that has a model of one's own in it, and README's commands."""
+    """README's Python in one namespace that has a model of one's own in it, and README's commands.
+
+    What makes a card runs again after an edit of that card on the Hub.
+    """
     namespace: dict[str, Any] = {
         "model": build(5, id2label={0: "cat", 1: "dog", 2: "tree"}),
         "classifier": timm.create_model("gkgnet_ti", num_classes=3).eval(),
@@ -273,6 +279,11 @@ def _run_snippets(snippets: list[str]) -> Any:
                 assert code == 0, err
         else:
             exec(compile(snippet, "README.md", "exec"), namespace)
+            if "create_model_card" in snippet:
+                card = ModelCard.load("user/my-gkgnet")
+                card.text += "\n## Garden\n\nCats live there.\n"
+                card.push_to_hub("user/my-gkgnet")
+                exec(compile(snippet, "README.md", "exec"), namespace)
     loaded = [digest(namespace[name].eval()) for name in ("model", "classifier")]
     converted = [digest(load_released_checkpoint("gkgnet_coco_576.pth")), digest(load("user/gkgnet-coco"))]
     return {"pushed": pushed, "loaded": loaded, "converted": converted}

@@ -269,7 +269,7 @@ def test_a_wrong_file_is_one_clear_error(folder, file, text, message):
         ({"repo_id": "user/a pet"}, "a pet"),
         ({"datasets": "../photos"}, r"\.\./photos"),
         ({"license": "foo"}, "one that the Hub knows, or other, got 'foo'; known are .*apache-2.0, mit.* other$"),
-        ({"license": "CC-BY-NC"}, r"did you mean cc-by-nc-\d"),
+        ({"license": "CC-BY-NC"}, r"did you mean cc-by-nc-\d[^,]*\?\), or other, got 'CC-BY-NC'$"),
     ],
 )
 def test_a_wrong_name_is_one_clear_error(folder, arguments, message):

@@ -129,7 +129,7 @@ def test_a_card_written_by_hand_as_a_whole_can_be_edited_and_deleted(folder):
 
 
 def test_text_stays_above_and_below_as_it_was_written(folder):
-    code = "```python\n# no heading\n\n\nprint(1)\n```"
+    code = "````python\n# no heading\n\n\nprint(1)\n```\n# nor this\n\n\n````"
     text = f"Read this first.  \nReally.\n\n{(folder / 'README.md').read_text().split('---', 2)[2].strip()}\n\n{code}\n"
     (folder / "README.md").write_text(f"---\nlicense: mit\n---\n{text}")
     card = ModelCard(push(folder, push(folder)))
@@ -184,6 +184,7 @@ def push_and_edit(directory):
     GKGNetForImageClassification(small_config()).save_pretrained(folder)
     (folder / "recipe.yaml").write_text("# the demo\ndataset: /home/me/photos\nmodel: ti\noutput_dir: ~/out\n")
     (folder / "evaluation.json").write_text('{"dataset": "/home/me/photos", "metrics": {"mAP": 50.0}}')
+    (folder / "trainer_state.json").write_text('{"best_model_checkpoint": "/home/me/out/checkpoint-5"}')
     write_card(folder, license="mit")
     write(folder, GARDEN, ZOO)
     push_folder(folder, NAME)

@@ -172,7 +172,9 @@ def test_the_right_order_stays():
     best = best_label_order(targets, targets)
     assert best.order == [0, 1, 2, 3]
     assert best.given_map == best.best_map == 100
-    assert best.describe(list("abcd")) == "No other order of the labels fits better: mAP 100.0"
+    assert best.describe(list("abcd")) == (
+        "No other order of the labels fits better: mAP 100.0 (4 of 4 labels have positive images)"
+    )
 
 
 def test_labels_without_positives_stay_or_take_what_is_left():
@@ -184,7 +186,9 @@ def test_labels_without_positives_stay_or_take_what_is_left():
     assert best_label_order(scores, targets).order == [0, 1, 2, 3]
     swapped = best_label_order(scores[:, [2, 1, 0, 3]], targets)
     assert swapped.order == [2, 1, 0, 3]
-    assert "output 0: a (AP 50.0) → c (AP none)" in swapped.describe(list("abcd"))
+    text = swapped.describe(list("abcd"))
+    assert "output 0: a (AP 50.0) → c (AP none)" in text
+    assert "2 labels move (2 of 4 labels have positive images):" in text
 
 
 def test_an_order_that_cannot_be_told_is_an_error():

@@ -162,12 +162,18 @@ def test_a_timm_model_comes_back_to_the_bit(pushed, loaded):
 def test_a_timm_push_comes_back_in_the_wrapper_of_transformers_where_it_does_not_write_num_classes_twice(
     hub, pushed, loaded
 ):
-    """Once this fails, README need not name the exception any more; the folders of `convert` come back anyway."""
+    """Once this fails, README need not name the exception any more; what `gkgnet-hf push` sends comes back anyway."""
     config = json.loads(hub.repositories["models/user/gkgnet_s"].find("main").files["config.json"].content)
     if "num_classes" in config["model_args"]:  # since timm 1.0.31
         assert loaded["wrapped"].endswith("got multiple values for keyword argument 'num_classes'")
     else:
         assert loaded["wrapped"] == pushed["timm"]["digest"]
+
+
+def test_a_folder_of_timm_comes_back_in_timm_and_its_wrapper_as_the_card_says(hub, pushed, loaded):
+    assert loaded["timm folder"] == [pushed["timm"]["digest"]] * 2
+    card = hub.repositories["models/user/timm-folder"].find("main").files["README.md"].content.decode()
+    assert 'AutoModelForImageClassification.from_pretrained("user/timm-folder")' in card
 
 
 def test_the_patch_nodes_of_a_released_file_come_back_in_timm_and_its_wrapper(loaded):
@@ -235,6 +241,7 @@ def test_a_refusal_of_the_hub_is_one_line_and_exit_code_2(pushed, case):
     assert (code, out) == (2, "")
     assert err.splitlines()[-1].startswith("gkgnet-hf: ")
     assert "Traceback" not in err
+    assert ("(log in with `hf auth login`, or set HF_TOKEN)" in err) is (case == "wrong token")
 
 
 def test_a_wrong_token_loads_nothing(loaded):
@@ -282,4 +289,5 @@ def test_the_snippets_of_readme_run_as_written(hub, loaded):
     assert hub.repositories["models/user/gkgnet-coco"].private
     card = hub.repositories["models/user/my-gkgnet"].find("main").files["README.md"].content.decode()
     assert "license: mit" in card
-    assert "## Use" in card
+    assert card.count("## Use") == 1
+    assert card.endswith("## Garden\n\nCats live there.\n")

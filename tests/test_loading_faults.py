@@ -128,8 +128,9 @@ def test_pickled_weights_are_read_only_when_asked_for(folder):
     tensors = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
     torch.save(tensors, folder / "pytorch_model.bin")
-    with pytest.raises(OSError, match=r"no file named model\.safetensors"):
-        AutoModelForImageClassification.from_pretrained(folder)
+    for asked in ({}, {"use_safetensors": None}):
+        with pytest.raises(OSError, match=r"no file named model\.safetensors"):
+            AutoModelForImageClassification.from_pretrained(folder, **asked)
     model = AutoModelForImageClassification.from_pretrained(folder, use_safetensors=False)
     assert torch.equal(model.patch_classifier.bias, tensors["patch_classifier.bias"])
 

@@ -10,6 +10,7 @@ from contextlib import suppress
 
 import pytest
 import torch
+import transformers
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import TrainerCallback
@@ -136,7 +137,7 @@ def test_a_folder_is_replaced_only_as_a_whole(tmp_path):
     assert [(p.name, p.read_text()) for p in (tmp_path / "new").iterdir()] == [("a", "one")]
 
 
-def test_checkpoints_hold_the_average_and_the_processor(tmp_path):
+def test_checkpoints_hold_the_average_and_the_processor_and_load_without_a_warning(tmp_path, caplog, monkeypatch):
     trainer = build_trainer(tmp_path, max_steps=4, ema_decay=0.5)
     trainer.train()
     saved = load_file(tmp_path / "checkpoint-4" / "model.safetensors")
@@ -144,6 +145,10 @@ def test_checkpoints_hold_the_average_and_the_processor(tmp_path):
     last = load_file(tmp_path / "checkpoint-4" / "training_weights.safetensors")
     assert not torch.equal(saved["patch_classifier.weight"], last["patch_classifier.weight"])
     assert (tmp_path / "checkpoint-4" / "preprocessor_config.json").is_file()
+    monkeypatch.setattr(transformers.logging.get_logger(), "propagate", True)
+    caplog.clear()
+    GKGNetForImageClassification.from_pretrained(tmp_path / "checkpoint-4")
+    assert not caplog.text
 
 
 def test_the_average_follows_its_definition_and_is_what_is_evaluated(tmp_path):

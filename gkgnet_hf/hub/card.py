@@ -54,7 +54,7 @@ def folder_card(
     repo_id: str | None = None,
     revision: str | None = None,
     published: str | None = None,
-    config: GKGNetConfig | None = None,
+    config: GKGNetConfig | Mapping[str, Any] | None = None,
     evaluation: Mapping[str, Any] | None = None,
     training: Mapping[str, Any] | None = None,
     **metadata: Any,

@@ -143,12 +143,30 @@ def without_paths(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: _last_part(value) if isinstance(value, str) else value for name, value in values.items()}
 
 
+def without_second_num_classes(config: Mapping[str, Any]) -> dict[str, Any]:
+    """timm's config.json without the num_classes among the model's arguments, which stands beside them as well.
+
+    timm 1.0.31 writes both, and transformers 5.23 stumbles over the second.
+
+    >>> without_second_num_classes({"num_classes": 5, "model_args": {"num_classes": 5, "img_size": 64}})
+    {'num_classes': 5, 'model_args': {'img_size': 64}}
+    """
+    arguments = config.get("model_args") or {}
+    if "num_classes" not in config or "num_classes" not in arguments:
+        return dict(config)
+    return {**config, "model_args": {name: value for name, value in arguments.items() if name != "num_classes"}}
+
+
 def published_content(path: Path) -> Path | bytes:
-    """What is published of a file: the recipe and the evaluation without local paths, any other as it is."""
-    if path.name not in (RECIPE_FILE, EVALUATION_FILE):
+    """What is published of a file.
+
+    The recipe and the evaluation go without local paths, timm's configuration so that transformers reads it too, any
+    other file as it is.
+    """
+    if path.name not in (CONFIG_FILE, RECIPE_FILE, EVALUATION_FILE):
         return path
     values = read_values(path)
-    public = without_paths(values)
+    public = without_second_num_classes(values) if path.name == CONFIG_FILE else without_paths(values)
     if public == values:
         return path
     if path.suffix == ".json":

@@ -25,13 +25,15 @@ def check_license(license: str) -> None:
 
     >>> check_license("MIT")
     Traceback (most recent call last):
-    ValueError: The licence must be one that the Hub knows (did you mean mit?), or other, got 'MIT'; known are ...
+    ValueError: The licence must be one that the Hub knows (did you mean mit?), or other, got 'MIT'
     """
     known = (RELEASED_LICENSE, *LICENSES)
     if license in known:
         return
-    close = difflib.get_close_matches(license.lower(), known, n=1)
+    if near := difflib.get_close_matches(license.lower(), known):
+        raise ValueError(
+            f"The licence must be one that the Hub knows (did you mean {' or '.join(near)}?), or other, got {license!r}"
+        )
     raise ValueError(
-        f"The licence must be one that the Hub knows{f' (did you mean {close[0]}?)' if close else ''}, or other, "
-        f"got {license!r}; known are {', '.join(known)}"
+        f"The licence must be one that the Hub knows, or other, got {license!r}; known are {', '.join(known)}"
     )

@@ -203,10 +203,14 @@ def _merge(mine: Sequence[str], theirs: Sequence[str], base: Collection[str]) ->
 
 def _sections(text: str) -> list[str]:
     """The text divided before each heading; a # in a piece of code is none."""
-    sections, in_code = [""], False
+    sections, fence = [""], ""  # what opened the piece of code: only as long a one closes it
     for line in text.splitlines():
-        in_code ^= line.lstrip().startswith(("```", "~~~"))
-        if re.match("#{1,6} ", line) and not in_code:
+        bare = line.strip()
+        if fence and bare.startswith(fence) and not bare.strip(fence[0]):
+            fence = ""
+        elif not fence and (opening := re.match("`{3,}(?=[^`]*$)|~{3,}", bare)):
+            fence = opening[0]
+        if re.match("#{1,6} ", line) and not fence:
             sections.append("")
         sections[-1] += f"{line}\n"
     return [section.strip("\n") for section in sections if section.strip()]

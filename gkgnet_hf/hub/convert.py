@@ -14,6 +14,7 @@ from ..modeling.image_processing_gkgnet import create_image_processor
 from ..modeling.modeling_gkgnet import GKGNetForImageClassification
 from ..modeling.timm_classifier import checkpoint_filter_fn
 from .card import write_card
+from .card_files import CONFIG_FILE, read_values, without_second_num_classes
 from .card_text import RELEASED_LICENSE
 from .released import LABEL_EMBEDDING, check_tensors, load_released_checkpoint, read_state_dict, read_variant
 
@@ -129,11 +130,5 @@ def _save_timm(
     check_tensors(tensors, model.state_dict(), originals={})
     model.load_state_dict(tensors)
     save_for_hf(model, str(folder), {"label_names": labels} if labels else None, arguments, safe_serialization=True)
-    _drop_second_num_classes(folder / "config.json")
-
-
-def _drop_second_num_classes(path: Path) -> None:
-    """timm 1.0.31 writes num_classes among the model's arguments too, over which transformers 5.23 stumbles."""
-    config = json.loads(path.read_text(encoding="utf-8"))
-    config["model_args"].pop("num_classes")
-    path.write_text(json.dumps(config, indent=2), encoding="utf-8")
+    config = without_second_num_classes(read_values(folder / CONFIG_FILE))
+    (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2), encoding="utf-8")

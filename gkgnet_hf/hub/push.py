@@ -17,7 +17,14 @@ from ..modeling.configuration_gkgnet import GKGNetConfig
 from ..modeling.modeling_gkgnet import GKGNetBackbone, GKGNetForImageClassification, GKGNetModel, GKGNetPreTrainedModel
 from ..modeling.timm_classifier import checkpoint_filter_fn
 from .card import folder_card, published_card
-from .card_files import CARD_FILE, CONFIG_FILE, published_content, read_config, read_values
+from .card_files import (
+    CARD_FILE,
+    CONFIG_FILE,
+    published_content,
+    read_config,
+    read_values,
+    without_second_num_classes,
+)
 from .released import check_tensors
 
 logger = logging.getLogger(__name__)
@@ -28,6 +35,8 @@ MODELS: dict[str, type[GKGNetPreTrainedModel]] = {
 
 # What goes beside the weights; subfolders, hidden files and everything else stays.
 TEXTS_AND_PICTURES = ("*.json", "*.md", "*.yaml", "*.py", "*.txt", "*.png", "*.jpg", "*.svg", "LICENSE*")
+# Of these what stays too: the Trainer's notes to itself, which name folders of this machine.
+STAYS = (".*", "trainer_state.json")
 # Weights in the repository that the pushed ones replace: left there, a loader might take them in their place.
 WEIGHTS = ("model.safetensors*", "model-*.safetensors", "pytorch_model*.bin", "pytorch_model*.json")
 
@@ -42,10 +51,11 @@ def push_folder(
     """Publish a model's folder, of transformers or timm, in one commit.
 
     What goes: the configuration, the weights as safetensors, and what stands beside them of `TEXTS_AND_PICTURES`.
-    Pickles (`*.bin`, `*.pt`, `*.pth`), subfolders such as checkpoints, and tables stay here. The model card goes anew
-    for the repository, and what people wrote into it, here or there, is kept (`card_merge`); the folder's own stays as
-    it is. Of absolute paths in the recipe and the evaluation only the last part goes. Former weights in the repository
-    go in the same commit, its other files stay. A push that breaks off leaves the files of the repository as they were;
+    Pickles (`*.bin`, `*.pt`, `*.pth`), subfolders such as checkpoints, tables and `trainer_state.json` stay here. The
+    model card goes anew for the repository, and what people wrote into it, here or there, is kept (`card_merge`); the
+    folder's own stays as it is. Of absolute paths in the recipe and the evaluation only the last part goes, and timm's
+    configuration so that transformers reads it too (`without_second_num_classes`). Former weights in the repository go
+    in the same commit, its other files stay. A push that breaks off leaves the files of the repository as they were;
     the next one completes it.
 
     Args:
@@ -79,12 +89,19 @@ def push_folder(
     if revision is not None and not api.revision_exists(repo_id, revision):
         api.create_branch(repo_id, branch=revision)
     head = str(api.model_info(repo_id, revision=revision).sha)
-    card = str(folder_card(folder, repo_id=repo_id, revision=revision, published=published_card(repo_id, head)))
+    config = read_config(folder)
+    card = folder_card(
+        folder,
+        repo_id=repo_id,
+        revision=revision,
+        published=published_card(repo_id, head),
+        config=config if isinstance(config, GKGNetConfig) else without_second_num_classes(config),
+    )
     files = sorted({*files} - {CARD_FILE})
     logger.info("To be pushed: %s", ", ".join([CARD_FILE, *files]))
     former = {name for name in api.list_repo_files(repo_id, revision=head) if _fits(name, WEIGHTS)}
     operations: list[CommitOperationAdd | CommitOperationDelete] = [
-        CommitOperationAdd(CARD_FILE, card.encode()),
+        CommitOperationAdd(CARD_FILE, str(card).encode()),
         *(CommitOperationAdd(name, published_content(folder / name)) for name in files),
         *(CommitOperationDelete(name) for name in sorted(former.difference(files))),
     ]
@@ -119,7 +136,7 @@ def find_model_files(folder: str | os.PathLike[str]) -> list[str]:
     _check_network(folder, config, tensors)
     stays = []
     for path in sorted(folder.iterdir()):
-        beside = _fits(path.name, TEXTS_AND_PICTURES) and not _fits(path.name, (".*", *WEIGHTS))
+        beside = _fits(path.name, TEXTS_AND_PICTURES) and not _fits(path.name, (*STAYS, *WEIGHTS))
         if path.is_file() and beside:
             files.append(path.name)
         elif path.name not in files:

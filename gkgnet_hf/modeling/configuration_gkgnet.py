@@ -314,6 +314,7 @@ _OTHERS_FIELDS = {
     "tie_word_embeddings",
     "transformers.js_config",
     "transformers_weights",
+    "use_cache",  # by the Trainer
 }
 
 

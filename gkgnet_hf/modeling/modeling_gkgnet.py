@@ -140,7 +140,7 @@ class GKGNetPreTrainedModel(PreTrainedModel):
                 that the model does not have.
             output_loading_info: return (model, what is missing, unexpected and of another shape); missing tensors
                 start at random, unexpected ones are left out.
-            *args, **kwargs: as in transformers; `use_safetensors` is True.
+            *args, **kwargs: as in transformers, but only `use_safetensors=False` reads pickles.
 
         Raises:
             ValueError: if the weights cannot be read, or tensors are missing, of another shape, or of a network that
@@ -155,7 +155,7 @@ class GKGNetPreTrainedModel(PreTrainedModel):
                 *args,
                 ignore_mismatched_sizes=True,  # or else the error would not name the tensors
                 output_loading_info=True,
-                **{"use_safetensors": True, **kwargs},
+                **{**kwargs, "use_safetensors": kwargs.get("use_safetensors") is not False},
             )
         except SafetensorError as error:
             raise ValueError(f"The weights in {pretrained_model_name_or_path} cannot be read: {error}") from error

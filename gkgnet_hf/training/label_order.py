@@ -43,17 +43,18 @@ class LabelOrder:
         return float(np.nanmean(self.best_ap))
 
     def describe(self, names: list[str]) -> str:
-        """A sentence that compares the two orders, and a line for each label that would move.
+        """A sentence that compares the two orders and says how many labels speak, and a line for each that would move.
 
         Args:
             names: of the dataset's L labels, in its order.
         """
         moved = [output for output, label in enumerate(self.order) if label != output]
+        with_images = f"{np.isfinite(self.given_ap).sum()} of {len(self.order)} labels have positive images"
         if not moved:
-            return f"No other order of the labels fits better: mAP {self.given_map:.1f}"
+            return f"No other order of the labels fits better: mAP {self.given_map:.1f} ({with_images})"
         lines = [
             f"mAP {self.given_map:.1f} in the order of the labels given, {self.best_map:.1f} in the order that fits "
-            f"best, where {len(moved)} labels move:"
+            f"best, where {len(moved)} labels move ({with_images}):"
         ]
         for i in moved:
             before, after = ("none" if isnan(ap) else f"{ap:.1f}" for ap in (self.given_ap[i], self.best_ap[i]))

@@ -115,11 +115,11 @@ def plot(results: dict, path: Path) -> None:
     left.set_xticks([], minor=True)
     left.set_xlabel("pixels")
     left.set_ylabel("seconds")
-    nodes = np.array([row["nodes"] for row in rows])
-    fitted = results["MB_at_no_nodes"] + results["MB_per_1000_nodes"] / 1000 * nodes
+    nodes = np.array([row["nodes"] for row in rows]) / 1000
+    fitted = results["MB_at_no_nodes"] + results["MB_per_1000_nodes"] * nodes
     right.plot(nodes, fitted, color="0.6", label=f"line, R² = {results['memory_R2']:.4f}")
     right.plot(nodes, [row["memory_MB"] for row in rows], "o", color="tab:blue")
-    right.set_xlabel("nodes of the first stage")
+    right.set_xlabel("thousand nodes of the first stage")
     right.set_ylabel("MB beyond imports and weights")
     right.set_ylim(bottom=0)
     for axes in (left, right):

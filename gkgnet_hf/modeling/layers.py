@@ -44,7 +44,12 @@ def gelu(x: Tensor) -> Tensor:
 
 
 def by_bands(branch: Callable[..., Tensor], *nodes: Tensor) -> Tensor:
-    """`nodes[0] + branch(*nodes)` of nodes (B, C, H, W) for a branch that treats each on its own, `BAND` at a time."""
+    """`nodes[0] + branch(*nodes)` of nodes (B, C, H, W) for a branch that treats each on its own.
+
+    On CPU `BAND` nodes at a time; elsewhere at once, since a GPU has no such cache to stay in.
+    """
+    if nodes[0].device.type != "cpu":
+        return nodes[0] + branch(*nodes)
     batch, _, height, width = nodes[0].shape
     rows = [x.permute(0, 2, 3, 1).reshape(1, batch * height * width, 1, -1).permute(0, 3, 1, 2) for x in nodes]
     out = torch.empty_like(rows[0])
@@ -131,7 +136,7 @@ class GroupKGCN(nn.Module):
     """What both Group KGCN modules share (paper section 3.2): project, aggregate max-relative, update, residual.
 
     Args:
-        dim: width C, divisible by `num_groups` and 2·C by 4.
+        dim: width C, divisible by `num_groups`, and 2·C by 4.
         num_neighbors: K.
         num_groups: G; each group of C/G channels finds its own neighbours.
         drop_path: drop-path rate of the residual branch.

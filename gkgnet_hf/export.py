@@ -83,7 +83,7 @@ def export_program(model: nn.Module) -> ExportedProgram:
             gives its logits (B, L) alone, any other network what it returns.
 
     Raises:
-        ValueError: if the model's own image size is smaller than that.
+        ValueError: if the model's own image size is smaller than that, or it was optimised for inference.
 
     >>> from gkgnet_hf import GKGNetConfig, GKGNetForImageClassification
     >>> stage = dict(hidden_sizes=[8], depths=[1], pooling_ratios=[4], num_label_blocks=[1])
@@ -92,6 +92,8 @@ def export_program(model: nn.Module) -> ExportedProgram:
     torch.Size([3, 2])
     """
     smallest = smallest_export(model)
+    if any(getattr(module, "in_bands", False) for module in model.modules()):
+        raise ValueError("The model was optimised for inference: export it before optimize_for_inference")
     stem = next(module for module in model.modules() if isinstance(module, Stem))
     if 4 * min(stem.pos_embed.shape[-2:]) < smallest:
         raise ValueError(f"image_size must be at least {smallest} pixels a side for an export")
@@ -100,10 +102,11 @@ def export_program(model: nn.Module) -> ExportedProgram:
     sizes = {0: Dim.DYNAMIC, 2: Dim.DYNAMIC(min=smallest), 3: Dim.DYNAMIC(min=smallest)}
     network = _Logits(model) if isinstance(model, GKGNetForImageClassification) else model
     training = model.training
-    with _exportable_graphs(), torch.no_grad():
-        program = torch.export.export(network.eval(), (example,), dynamic_shapes=(sizes,))
-    model.train(training)
-    return program
+    try:
+        with _exportable_graphs(), torch.no_grad():
+            return torch.export.export(network.eval(), (example,), dynamic_shapes=(sizes,))
+    finally:
+        model.train(training)
 
 
 def smallest_export(model: nn.Module) -> int:

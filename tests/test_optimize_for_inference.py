@@ -7,6 +7,7 @@ import timm
 import torch
 
 from gkgnet_hf import GKGNetForImageClassification, optimize_for_inference
+from gkgnet_hf.export import export_program
 from gkgnet_hf.modeling import layers
 from gkgnet_hf.modeling.layers import ConvNorm
 
@@ -43,6 +44,23 @@ def test_logits_stay_the_same(monkeypatch, build, shape, band):
         before, after = model(images), optimised(images)
     before, after = (output if isinstance(output, torch.Tensor) else output.logits for output in (before, after))
     torch.testing.assert_close(after, before, rtol=1e-9, atol=1e-9)
+
+
+def test_an_image_can_have_a_gradient():
+    image = torch.randn(1, 3, 64, 64, requires_grad=True)
+    optimize_for_inference(gkgnet().eval())(image).logits.sum().backward()
+    assert image.grad.abs().sum() > 0
+
+
+def test_an_empty_batch_has_no_logits():
+    model = gkgnet().eval()
+    for network in (model, optimize_for_inference(copy.deepcopy(model))):
+        assert network(torch.zeros(0, 3, 64, 64)).logits.shape == (0, model.num_labels)
+
+
+def test_an_export_is_of_the_model_as_it_was():
+    with pytest.raises(ValueError, match="export it before optimize_for_inference"):
+        export_program(optimize_for_inference(gkgnet().eval()))
 
 
 def test_a_model_in_training_mode_is_refused():

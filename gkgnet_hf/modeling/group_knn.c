@@ -11,10 +11,16 @@ not linked: the threads are those of the OpenMP that PyTorch has loaded. */
 
 #if defined(__x86_64__)
 #include <immintrin.h>
-#define VECTORISED __attribute__((target_clones("arch=x86-64-v3", "default")))
+#endif
+
+#if defined(__x86_64__) && defined(__GLIBC__) /* which chooses between the two when the library is loaded */
+#define VECTORISED __attribute__((target_clones("avx2", "default")))
 #else
 #define VECTORISED
 #endif
+
+/* Counts up with every change of a function's arguments; group_knn_cpu.py knows the same number. */
+int gkgnet_interface(void) { return 1; }
 
 /* Scores that are compared at once. */
 #define BLOCK 64
@@ -83,7 +89,8 @@ INLINE void rank_few(const float *restrict scores, const int32_t *restrict candi
     }
 }
 
-/* The same of any number, with `best` as memory of `ranks` scores. */
+/* The same of any number, such as for more than BLOCK ranks, which no released network has; `best` is memory of
+   `ranks` scores. */
 INLINE void rank_many(const float *scores, const int32_t *candidates, int64_t n, int ranks, float *best,
                       int32_t *sources) {
     int kept = 0;

@@ -45,7 +45,9 @@ def find_neighbors(
     """For each destination and group, the sources nearest by distance `2 − 2·cos + bias` (paper section 3.2).
 
     Half-precision features are compared in float32. Between sources at exactly the same distance the choice is
-    arbitrary. A feature that is NaN makes every distance to it NaN, which counts as nearest for a source.
+    arbitrary. A feature that is NaN makes every distance to it NaN, which counts as nearest for a source. The search is
+    exact at torch's default float32 matmul precision; "high" and "medium" (TF32, bfloat16) hold for its products too,
+    except in the Triton kernel.
 
     Args:
         destinations: (B, G, N, c), any floating dtype.
@@ -57,6 +59,9 @@ def find_neighbors(
     Returns:
         (B, G, N, K) int64 indices into the M sources, nearest first; with fewer than K·d sources, the ranks that
         exist, so K' = ⌈min(K·d, M) / d⌉ of them.
+
+    Raises:
+        ValueError: for a bias of another shape.
 
     >>> points = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.9, 0.1]]).view(1, 1, 3, 2)
     >>> find_neighbors(points, points, num_neighbors=2).tolist()
@@ -98,6 +103,9 @@ def max_relative(destinations: Tensor, sources: Tensor, neighbors: Tensor) -> Te
 
     Returns:
         (B, G, N, c).
+
+    Raises:
+        ValueError: for neighbours of another dtype or shape.
 
     >>> sources = torch.tensor([[1.0, 5.0], [3.0, 2.0]]).view(1, 1, 2, 2)
     >>> max_relative(torch.ones(1, 1, 1, 2), sources, torch.tensor([[[[0, 1]]]])).tolist()

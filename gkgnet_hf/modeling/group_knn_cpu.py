@@ -14,11 +14,16 @@ from torch import Tensor
 Bias = tuple[Tensor, Tensor] | None
 
 
+# Of group_knn.c: one that was built from another version is not called.
+INTERFACE = 1
+
+
 @lru_cache(maxsize=1)
 def _library() -> ctypes.CDLL | None:
     try:
-        return ctypes.CDLL(str(Path(__file__).with_name("libgroup_knn.so")))
-    except OSError:  # not built for this machine, or PyTorch's OpenMP is not the one it was built for
+        library = ctypes.CDLL(str(Path(__file__).with_name("libgroup_knn.so")))
+        return library if library.gkgnet_interface() == INTERFACE else None
+    except (OSError, AttributeError):  # not built, or not for this machine or its OpenMP
         return None
 
 
@@ -43,7 +48,7 @@ def select(similarity: Tensor, bias: Bias, first: int, ranks: int, dilation: int
         dilation: d.
         out: (items, R, ⌈ranks/d⌉) contiguous int64.
     """
-    rows, columns = (None, None) if bias is None else (table.contiguous() for table in bias)
+    rows, columns = (None, None) if bias is None else (table.to(similarity.dtype).contiguous() for table in bias)
     width = 1 if columns is None else len(columns)
     numbers = (*similarity.shape, rows, columns, width, first * width, ranks, dilation)
     if _call("gkgnet_select", similarity, *numbers, out):

@@ -35,6 +35,7 @@ def _search(
     rows: Tensor | None,
     columns: Tensor | None,
 ) -> Tensor:
+    _check_bias(destinations, sources, rows, columns)
     batch, groups, num_destinations, _ = destinations.shape
     num_sources = sources.shape[2]
     ranks = min(num_neighbors * dilation, num_sources)
@@ -54,6 +55,25 @@ def _search(
             torch.bmm(queries[items, piece], keys[items], out=similarity)
             _choose(similarity, bias, first, ranks, dilation, out=neighbors[items, piece])
     return neighbors.unflatten(0, (batch, groups))
+
+
+def _check_bias(destinations: Tensor, sources: Tensor, rows: Tensor | None, columns: Tensor | None) -> None:
+    num_destinations, num_sources = destinations.shape[2], sources.shape[2]
+    if rows is None or columns is None:
+        return
+    if len(rows) * len(columns) != num_destinations or not rows.shape[1] == columns.shape[1] == num_sources:
+        raise ValueError(
+            f"bias must be rows (H, {num_sources}) and columns (W, {num_sources}) with H·W = {num_destinations}, "
+            f"got {tuple(rows.shape)} and {tuple(columns.shape)}"
+        )
+
+
+def _check_neighbors(sources: Tensor, neighbors: Tensor) -> None:
+    if neighbors.dtype != torch.long or neighbors.shape[:2] != sources.shape[:2]:
+        raise ValueError(
+            f"neighbors must be int64 ({sources.shape[0]}, {sources.shape[1]}, N, K), "
+            f"got {neighbors.dtype} {tuple(neighbors.shape)}"
+        )
 
 
 def _normalized(features: Tensor) -> Tensor:
@@ -93,6 +113,7 @@ def _gather_max(sources: Tensor, neighbors: Tensor, track: bool) -> tuple[Tensor
     They lie in memory as (B, N, G, c), as the network's channels do. NaN is the largest, and of equals the nearest
     wins. Ranks are uint8, int16 for K > 256.
     """
+    _check_neighbors(sources, neighbors)
     if loops_take(sources) and neighbors.shape[3] <= 256:
         return gather_max_cpu(sources, neighbors, track)
     flat, index = _flat_rows(sources, neighbors)
@@ -112,8 +133,9 @@ def _scatter_max(grad: Tensor, neighbors: Tensor, ranks: Tensor, num_sources: in
     if loops_take(grad) and ranks.dtype == torch.uint8:
         return scatter_max_cpu(grad, neighbors, ranks, num_sources)
     batch, groups, _, dim = grad.shape
-    result = grad.new_zeros(batch, num_sources, groups, dim).transpose(1, 2)
-    return result.scatter_add_(2, neighbors.gather(3, ranks.long()), grad)
+    dtype = search_dtype(grad)  # half precision is added up in float32
+    result = grad.new_zeros(batch, num_sources, groups, dim, dtype=dtype).transpose(1, 2)
+    return result.scatter_add_(2, neighbors.gather(3, ranks.long()), grad.to(dtype)).to(grad.dtype)
 
 
 def _rank_dtype(neighbors: Tensor) -> torch.dtype:
@@ -166,11 +188,15 @@ def _(grad, neighbors, ranks, num_sources):
 
 
 def _keep_winners(ctx, inputs, output):
-    ctx.save_for_backward(inputs[1], output[1])
-    ctx.num_sources = inputs[0].shape[2]
+    sources, neighbors, track = inputs
+    ctx.save_for_backward(neighbors, output[1])
+    ctx.num_sources = sources.shape[2]
+    ctx.track = track
 
 
 def _gather_max_backward(ctx, grad, _):
+    if not ctx.track:
+        raise RuntimeError("gkgnet::gather_max has gradients only with track=True")
     return torch.ops.gkgnet.scatter_max(grad, *ctx.saved_tensors, ctx.num_sources), None, None
 
 
@@ -187,11 +213,13 @@ _scatter_max_op.register_autograd(
 
 @_find_neighbors.register_kernel("cuda")
 def _(destinations, sources, num_neighbors, dilation, rows, columns):
+    _check_bias(destinations, sources, rows, columns)
     return _on_gpu(_search, destinations, sources, num_neighbors, dilation, rows, columns)
 
 
 @_gather_max_op.register_kernel("cuda")
 def _(sources, neighbors, track):
+    _check_neighbors(sources, neighbors)
     return _on_gpu(_gather_max, sources, neighbors, track)
 
 

@@ -51,12 +51,13 @@ def by_bands(branch: Callable[..., Tensor], *nodes: Tensor) -> Tensor:
     if nodes[0].device.type != "cpu":
         return nodes[0] + branch(*nodes)
     batch, _, height, width = nodes[0].shape
-    rows = [x.permute(0, 2, 3, 1).reshape(1, batch * height * width, 1, -1).permute(0, 3, 1, 2) for x in nodes]
+    rows = [x.permute(0, 2, 3, 1).reshape(1, batch * height * width, 1, x.shape[1]) for x in nodes]
+    rows = [x.permute(0, 3, 1, 2) for x in rows]  # (1, C, B·H·W, 1)
     out = torch.empty_like(rows[0])
     for first in range(0, batch * height * width, BAND):
         band = [x[:, :, first : first + BAND] for x in rows]
-        torch.add(band[0], branch(*band), out=out[:, :, first : first + BAND])
-    return out.permute(0, 2, 3, 1).reshape(batch, height, width, -1).permute(0, 3, 1, 2)
+        out[:, :, first : first + BAND] = band[0] + branch(*band)
+    return out.permute(0, 2, 3, 1).reshape(batch, height, width, nodes[0].shape[1]).permute(0, 3, 1, 2)
 
 
 class Stem(nn.Module):
@@ -168,7 +169,8 @@ class GroupKGCN(nn.Module):
 
     def merge_groups(self, relative: Tensor, grid: Tensor) -> Tensor:
         """(B, G, H·W, C/G) → (B, C, H, W), of the shape of `grid`."""
-        return relative.transpose(1, 2).reshape(grid.shape[0], grid.shape[2], grid.shape[3], -1).permute(0, 3, 1, 2)
+        nodes = relative.transpose(1, 2).flatten(2)  # (B, H·W, C)
+        return nodes.unflatten(1, (grid.shape[2], grid.shape[3])).permute(0, 3, 1, 2)
 
     def update(self, x: Tensor, h: Tensor, messages: Tensor) -> Tensor:
         """New nodes from the old `x`, their projection `h` and the messages, all (B, C, H, W)."""

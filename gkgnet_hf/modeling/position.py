@@ -69,19 +69,22 @@ def position_bias(x: Tensor, ratio: int) -> tuple[Tensor, Tensor]:
     height, width = x.shape[-2], x.shape[-1]
     # Angles need float64: at x = 144 their float32 error alone would be 1e-5. Metal has no float64.
     device = torch.device("cpu") if x.device.type == "mps" else x.device
-    side = torch.arange(torch.sym_max(height, width), device=device)  # not max, which would compare traced sizes
-    offsets = side.unsqueeze(1) * _frequencies(x.shape[1], device)  # (S, C/4)
-    cosines = (offsets + math.pi / 2).sin()  # not cos: onnxruntime 1.23 has none in float64
-    kernel = -2.0 / x.shape[1] * cosines.sum(1)  # (S,): bias of two coordinates by their distance
-    toeplitz = kernel[(side.unsqueeze(1) - side).abs()]  # (S, S)
-
     taps, weights = _bicubic_taps(height * width, (height // ratio) * (width // ratio), device)  # (M, 4) each
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-    toeplitz, weights = toeplitz.to(dtype), weights.to(dtype)
+    weights = weights.to(dtype)
     y = taps.div(width, rounding_mode="floor")
-    rows = (toeplitz[:height][:, y] * weights).sum(2)
-    columns = (toeplitz[:width][:, taps - y * width] * weights).sum(2)
+    rows = (_axis_bias(height, x.shape[1], device).to(dtype)[:, y] * weights).sum(2)
+    columns = (_axis_bias(width, x.shape[1], device).to(dtype)[:, taps - y * width] * weights).sum(2)
     return rows.to(x.device), columns.to(x.device)
+
+
+def _axis_bias(size: int, dim: int, device: torch.device) -> Tensor:
+    """Bias of each pair of coordinates along one axis, by their distance: (size, size) float64."""
+    side = torch.arange(size, device=device)
+    offsets = side.unsqueeze(1) * _frequencies(dim, device)  # (size, C/4)
+    cosines = (offsets + math.pi / 2).sin()  # not cos: onnxruntime 1.23 has none in float64
+    kernel = -2.0 / dim * cosines.sum(1)
+    return kernel[(side.unsqueeze(1) - side).abs()]
 
 
 def _frequencies(dim: int, device: torch.device) -> Tensor:

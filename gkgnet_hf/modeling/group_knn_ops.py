@@ -151,6 +151,7 @@ def _flat_rows(sources: Tensor, neighbors: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def search_dtype(features: Tensor) -> torch.dtype:
+    """What features are compared, and gradients added up, in: float32, or float64 for float64."""
     return torch.float64 if features.dtype == torch.float64 else torch.float32
 
 

@@ -13,7 +13,6 @@ from torch import Tensor
 
 Bias = tuple[Tensor, Tensor] | None
 
-
 # Of group_knn.c: one that was built from another version is not called.
 INTERFACE = 1
 
@@ -42,7 +41,7 @@ def select(similarity: Tensor, bias: Bias, first: int, ranks: int, dilation: int
 
     Args:
         similarity: (items, R, M) contiguous float32.
-        bias: rows (H, M) and columns (W, M), as in `find_neighbors`, float32.
+        bias: rows (H, M) and columns (W, M), as in `find_neighbors`.
         first: grid row of the first destination.
         ranks: K·d, at most M.
         dilation: d.

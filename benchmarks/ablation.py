@@ -12,8 +12,8 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 
+from gkgnet_hf.data.digits import make_digits
 from gkgnet_hf.training import read_recipe, run_training
-from gkgnet_hf.training.data.digits import make_digits
 
 NETWORKS = {
     "label nodes, G = 2": {},

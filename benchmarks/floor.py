@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import flop_registry
 
-from gkgnet_hf.modeling.group_knn_ops import CPU_PIECE, DEVICE_PIECE, _pieces, search_dtype
+from gkgnet_hf.modeling.group_knn import CPU_PIECE, DEVICE_PIECE, _pieces, search_dtype
 
 Call = Callable[[], object]
 

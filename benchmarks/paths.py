@@ -8,18 +8,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gkgnet_hf.modeling import group_knn, layers
-from gkgnet_hf.modeling.layers import GroupKGCN
+from gkgnet_hf.modeling import group_knn, vision_gnn
+from gkgnet_hf.modeling.vision_gnn import GroupKGCN
 
 
 @contextmanager
 def plain_path() -> Iterator[None]:
     """Within it the network is computed as it is written down: channels first, every graph materialised."""
     with (
-        patch.object(layers, "find_neighbors", group_knn.find_neighbors_plain),
-        patch.object(layers, "max_relative", group_knn.max_relative_plain),
-        patch.object(layers, "channels_last", lambda x: x),
-        patch.object(layers, "gelu", F.gelu),
+        patch.object(group_knn, "_leaves_pytorch", lambda: True),
+        patch.object(vision_gnn, "channels_last", lambda x: x),
+        patch.object(vision_gnn, "gelu", F.gelu),
         patch.object(GroupKGCN, "split_groups", split_groups),
         patch.object(GroupKGCN, "merge_groups", merge_groups),
         patch.object(GroupKGCN, "branch", branch),

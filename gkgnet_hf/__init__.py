@@ -11,12 +11,12 @@ from transformers import (
 )
 
 from .hub.released import load_backbone_checkpoint, load_released_checkpoint
-from .modeling import timm_models  # noqa: F401, registers gkgnet_* and pvig_*
+from .modeling import timm_gkgnet  # noqa: F401, registers gkgnet_* and pvig_*
 from .modeling.configuration_gkgnet import GKGNetConfig
 from .modeling.configuration_gkgnet import __version__ as __version__
 from .modeling.image_processing_gkgnet import create_image_processor
-from .modeling.inference import optimize_for_inference
 from .modeling.modeling_gkgnet import GKGNetBackbone, GKGNetForImageClassification, GKGNetModel
+from .modeling.vision_gnn import optimize_for_inference
 
 __all__ = [
     "GKGNetBackbone",

@@ -18,29 +18,29 @@ from huggingface_hub.errors import HTTPError, StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoImageProcessor, TrainingArguments, ViTImageProcessor
 
+from .data.checks import check_images
+from .data.columns import label_names
+from .data.digits import make_digits
+from .data.label_sets import read_labels
+from .data.sources import load_multilabel_dataset
+from .data.summary import summarize
+from .evaluation.label_order import check_label_count, check_label_order
+from .evaluation.results import Evaluation
+from .evaluation.results import evaluate as evaluate_model
 from .export import Format as ExportFormat
 from .export import export_model
+from .files import written_whole
 from .hub.card import write_card
 from .hub.convert import Format, convert_checkpoint
 from .hub.push import push_folder
 from .hub.released import load_released_checkpoint
 from .modeling.modeling_gkgnet import GKGNetForImageClassification
+from .predict import find_images, model_label_names
+from .predict import predict as predict_labels
 from .training.arguments import DataArguments, ModelArguments, MultiLabelTrainingArguments
-from .training.data.checks import check_images
-from .training.data.columns import label_names
-from .training.data.digits import make_digits
-from .training.data.label_sets import read_labels
-from .training.data.sources import load_multilabel_dataset
-from .training.data.summary import summarize
-from .training.evaluation import Evaluation
-from .training.evaluation import evaluate as evaluate_model
 from .training.experiment import run_training
-from .training.inference import find_images, model_label_names
-from .training.inference import predict as predict_labels
 from .training.initialize import load_model
-from .training.label_order import check_label_count, check_label_order
 from .training.recipe import read_recipe, recipe_names
-from .training.saving import written_whole
 
 FEW_POSITIVES = 10
 

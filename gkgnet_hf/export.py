@@ -1,26 +1,20 @@
 """GKGNet for other runtimes: torch.export programs and ONNX files that take any batch and any image size."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
-from unittest.mock import patch
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from transformers import ViTImageProcessor
 
-from .folders import new_folder
-from .modeling import layers
+from .files import new_folder
 from .modeling.configuration_gkgnet import __version__
-from .modeling.layers import Stem
 from .modeling.modeling_gkgnet import GKGNetForImageClassification
-from .modeling.vision_gnn import Stage
+from .modeling.vision_gnn import Stage, Stem
 
 Format = Literal["onnx", "pt2"]
 OPSET = 20  # the first with Gelu
@@ -103,7 +97,7 @@ def export_program(model: nn.Module) -> ExportedProgram:
     network = _Logits(model) if isinstance(model, GKGNetForImageClassification) else model
     training = model.training
     try:
-        with _exportable_graphs(), torch.no_grad():
+        with torch.no_grad():
             return torch.export.export(network.eval(), (example,), dynamic_shapes=(sizes,))
     finally:
         model.train(training)
@@ -127,40 +121,6 @@ class _Logits(nn.Module):
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         return self.model(pixel_values).logits
-
-
-@contextmanager
-def _exportable_graphs() -> Iterator[None]:
-    """Within it, graphs are built by the two functions below, of operators that every runtime knows."""
-    with (
-        patch.object(layers, "find_neighbors", _find_neighbors),
-        patch.object(layers, "max_relative", _max_relative),
-    ):
-        yield
-
-
-def _find_neighbors(
-    destinations: Tensor,
-    sources: Tensor,
-    num_neighbors: int,
-    dilation: int = 1,
-    bias: tuple[Tensor, Tensor] | None = None,
-) -> Tensor:
-    """`group_knn.find_neighbors` with all (B, G, N, M) similarities at once, for traced sizes."""
-    dtype = torch.promote_types(destinations.dtype, torch.float32)
-    similarity = 2 * F.normalize(destinations.to(dtype), dim=-1) @ F.normalize(sources.to(dtype), dim=-1).mT
-    if bias is not None:
-        rows, columns = bias
-        similarity = similarity - (rows[:, None] + columns).flatten(0, 1)
-    ranks = torch.sym_min(num_neighbors * dilation, sources.shape[2])
-    return similarity.topk(ranks).indices[..., ::dilation]
-
-
-def _max_relative(destinations: Tensor, sources: Tensor, neighbors: Tensor) -> Tensor:
-    """`group_knn.max_relative` for a traced number of neighbours, which is less than K in a small image."""
-    batch, groups, num_sources, dim = sources.shape
-    offsets = torch.arange(batch * groups).view(batch, groups, 1, 1) * num_sources
-    return F.embedding(neighbors + offsets, sources.reshape(-1, dim)).amax(3) - destinations
 
 
 def _save_onnx(program: ExportedProgram, model: GKGNetForImageClassification, path: Path) -> None:

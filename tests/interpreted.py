@@ -6,10 +6,10 @@ TRITON_INTERPRET=1 python -m pytest tests/interpreted.py
 import pytest
 import torch
 
-from gkgnet_hf.modeling import group_knn_ops
-from gkgnet_hf.modeling.group_knn import find_neighbors_plain, max_relative_plain
+from gkgnet_hf.modeling import group_knn
+from gkgnet_hf.modeling.group_knn import find_neighbors_reference, max_relative_reference
 from gkgnet_hf.modeling.group_knn_triton import gather_max, scatter_max, search
-from gkgnet_hf.modeling.position import position_bias
+from gkgnet_hf.modeling.vision_gnn import position_bias
 
 from .test_group_knn import distances_to
 
@@ -25,7 +25,7 @@ def graph(batch, groups, height, width, ratio, dim, dtype=torch.float32, biased=
 
 def assert_finds_the_plain_neighbors(destinations, sources, num_neighbors, dilation, bias):
     found = search(destinations, sources, num_neighbors, dilation, *(bias or (None, None)))
-    expected = find_neighbors_plain(destinations, sources, num_neighbors, dilation, bias)
+    expected = find_neighbors_reference(destinations, sources, num_neighbors, dilation, bias)
     assert found.shape == expected.shape
     assert found.dtype == torch.int64
     # Sources that are nearer to each other than rounding may change places, others may not.
@@ -108,13 +108,13 @@ def test_nan_is_nearest_and_never_out_of_range():
 )
 def test_aggregation_and_its_gradient_are_the_plain_ones(dim, dtype):
     destinations, sources, bias = graph(2, 2, 3, 5, 1, dim, dtype)
-    neighbors = find_neighbors_plain(destinations, sources, 9, 1, bias)
+    neighbors = find_neighbors_reference(destinations, sources, 9, 1, bias)
     leaf = sources.clone().requires_grad_()
-    expected = max_relative_plain(torch.zeros_like(destinations), leaf, neighbors)
+    expected = max_relative_reference(torch.zeros_like(destinations), leaf, neighbors)
     values, ranks = gather_max(sources, neighbors, True)
     assert torch.equal(values, expected)
     assert torch.equal(gather_max(sources, neighbors, False)[0], values)
-    in_pytorch = group_knn_ops._gather_max(sources, neighbors, True)
+    in_pytorch = group_knn._gather_max(sources, neighbors, True)
     assert torch.equal(ranks, in_pytorch[1])
     assert ranks.dtype == in_pytorch[1].dtype == torch.uint8
     assert values.stride() == ranks.stride() == in_pytorch[0].stride() == in_pytorch[1].stride()
@@ -123,12 +123,12 @@ def test_aggregation_and_its_gradient_are_the_plain_ones(dim, dtype):
     grad = torch.randn_like(values)
     result = scatter_max(grad, neighbors, ranks, sources.shape[2])
     assert result.dtype == dtype
-    assert result.stride() == group_knn_ops._scatter_max(grad, neighbors, ranks, sources.shape[2]).stride()
+    assert result.stride() == group_knn._scatter_max(grad, neighbors, ranks, sources.shape[2]).stride()
     (to_sources,) = torch.autograd.grad(expected, leaf, grad)
     if dtype == torch.float32:
         torch.testing.assert_close(result, to_sources)
     # The kernel adds up in float32, whatever the dtype.
-    exact = group_knn_ops._scatter_max(grad.double(), neighbors, ranks, sources.shape[2])
+    exact = group_knn._scatter_max(grad.double(), neighbors, ranks, sources.shape[2])
     torch.testing.assert_close(result.double(), exact, rtol=4 * torch.finfo(dtype).eps, atol=1e-5)
 
 
@@ -138,7 +138,7 @@ def test_between_equals_the_nearest_wins_and_nan_beats_all():
     values, ranks = gather_max(sources, neighbors, True)
     assert values[0, 0, 0, :2].tolist() == [3, 2]
     assert values[0, 0, 0, 2].isnan()
-    assert ranks.tolist() == [[[[1, 0, 1]]]] == group_knn_ops._gather_max(sources, neighbors, True)[1].tolist()
+    assert ranks.tolist() == [[[[1, 0, 1]]]] == group_knn._gather_max(sources, neighbors, True)[1].tolist()
 
 
 def test_more_neighbors_than_a_byte_counts():
@@ -151,13 +151,13 @@ def test_what_runs_on_a_gpu_is_the_kernel_unless_it_is_switched_off(monkeypatch)
     destinations, sources, bias = graph(1, 1, 4, 4, 1, 24)
     arguments = (destinations, sources, 3, 1, *bias)
     calls = []
-    kernels = {group_knn_ops._search: lambda *a: calls.append("kernel") or search(*a)}
-    monkeypatch.setattr(group_knn_ops, "_kernels", lambda: kernels)
-    expected = find_neighbors_plain(destinations, sources, 3, 1, bias)
-    assert torch.equal(group_knn_ops._on_gpu(group_knn_ops._search, *arguments), expected)
+    kernels = {group_knn._search: lambda *a: calls.append("kernel") or search(*a)}
+    monkeypatch.setattr(group_knn, "_kernels", lambda: kernels)
+    expected = find_neighbors_reference(destinations, sources, 3, 1, bias)
+    assert torch.equal(group_knn._on_gpu(group_knn._search, *arguments), expected)
     assert calls == ["kernel"]
     doubles = [x.double() if isinstance(x, torch.Tensor) else x for x in arguments]
-    assert torch.equal(group_knn_ops._on_gpu(group_knn_ops._search, *doubles), expected)
+    assert torch.equal(group_knn._on_gpu(group_knn._search, *doubles), expected)
     monkeypatch.setenv("GKGNET_KERNELS", "off")
-    assert torch.equal(group_knn_ops._on_gpu(group_knn_ops._search, *arguments), expected)
+    assert torch.equal(group_knn._on_gpu(group_knn._search, *arguments), expected)
     assert calls == ["kernel"]

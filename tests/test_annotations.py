@@ -5,10 +5,10 @@ import json
 import pytest
 from datasets import Image
 
-from gkgnet_hf.training.data.coco import load_coco
-from gkgnet_hf.training.data.columns import label_names
-from gkgnet_hf.training.data.sources import load_multilabel_dataset
-from gkgnet_hf.training.data.voc import VOC_LABELS, load_voc
+from gkgnet_hf.data.coco import load_coco
+from gkgnet_hf.data.columns import label_names
+from gkgnet_hf.data.sources import load_multilabel_dataset
+from gkgnet_hf.data.voc import VOC_LABELS, load_voc
 
 from .image_files import column, draw, file_names
 

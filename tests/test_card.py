@@ -13,6 +13,7 @@ from transformers.utils.hub import create_and_tag_model_card
 
 from gkgnet_hf import GKGNetConfig, GKGNetForImageClassification
 from gkgnet_hf.cli import main
+from gkgnet_hf.evaluation.results import evaluate_scores
 from gkgnet_hf.hub.card import create_model_card, inherited_metadata, write_card
 from gkgnet_hf.training import (
     MultiLabelTrainer,
@@ -23,7 +24,6 @@ from gkgnet_hf.training import (
     read_recipe,
     run_training,
 )
-from gkgnet_hf.training.evaluation import evaluate_scores
 
 from .test_models import small_config
 from .test_recipes import QUICK, write_photos

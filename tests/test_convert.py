@@ -11,9 +11,9 @@ from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from gkgnet_hf import load_released_checkpoint
+from gkgnet_hf.data.label_sets import COCO_LABELS, read_labels
+from gkgnet_hf.evaluation.label_order import best_label_order
 from gkgnet_hf.hub.convert import convert_checkpoint
-from gkgnet_hf.training.data.label_sets import COCO_LABELS, read_labels
-from gkgnet_hf.training.label_order import best_label_order
 
 from .drawing import draw_checkpoint, draw_image
 

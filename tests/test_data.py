@@ -9,9 +9,9 @@ import PIL.Image
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, IterableDataset, List, Value
 
-from gkgnet_hf.training.data.checks import BadImage, check_images, report_bad_images
-from gkgnet_hf.training.data.columns import label_names, multilabel_features, to_multilabel
-from gkgnet_hf.training.data.summary import summarize
+from gkgnet_hf.data.checks import BadImage, check_images, report_bad_images
+from gkgnet_hf.data.columns import label_names, multilabel_features, to_multilabel
+from gkgnet_hf.data.summary import summarize
 
 ANIMALS = ["cat", "dog", "owl"]
 CLASS = ClassLabel(names=ANIMALS)

@@ -8,11 +8,11 @@ import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, List, Value
 from huggingface_hub.utils import validate_repo_id
 
-from gkgnet_hf.training.data import sources
-from gkgnet_hf.training.data.columns import label_names, multilabel_features
-from gkgnet_hf.training.data.folders import load_folder
-from gkgnet_hf.training.data.hub import load_splits
-from gkgnet_hf.training.data.sources import load_multilabel_dataset
+from gkgnet_hf.data import sources
+from gkgnet_hf.data.columns import label_names, multilabel_features
+from gkgnet_hf.data.folders import load_folder
+from gkgnet_hf.data.hub_datasets import load_splits
+from gkgnet_hf.data.sources import load_multilabel_dataset
 
 from .image_files import column, draw, file_names
 

@@ -5,9 +5,9 @@ import torch
 from safetensors.torch import load_file
 
 from gkgnet_hf import GKGNetForImageClassification, load_released_checkpoint
-from gkgnet_hf.modeling import group_knn_ops
-from gkgnet_hf.modeling.group_knn import find_neighbors, find_neighbors_plain, max_relative
-from gkgnet_hf.modeling.position import position_bias
+from gkgnet_hf.modeling import group_knn
+from gkgnet_hf.modeling.group_knn import find_neighbors, find_neighbors_reference, max_relative
+from gkgnet_hf.modeling.vision_gnn import position_bias
 
 from .drawing import draw_checkpoint, draw_image
 from .test_group_knn import distances_to
@@ -44,13 +44,13 @@ def test_autocast_comes_near_the_released_network(released, dtype):
 
 @pytest.mark.parametrize("piece", [1 << 12, 1 << 25])
 def test_search_in_pieces_is_the_plain_search(monkeypatch, piece):
-    monkeypatch.setattr(group_knn_ops, "CPU_PIECE", piece)
-    monkeypatch.setattr(group_knn_ops, "DEVICE_PIECE", piece)
+    monkeypatch.setattr(group_knn, "CPU_PIECE", piece)
+    monkeypatch.setattr(group_knn, "DEVICE_PIECE", piece)
     features = torch.randn(3, 2, 28 * 20, 16, device=DEVICE, dtype=torch.float64)
     sources = torch.randn(3, 2, 14 * 10, 16, device=DEVICE, dtype=torch.float64)
     bias = position_bias(torch.zeros(1, 32, 28, 20, device=DEVICE, dtype=torch.float64), 2)
     found = find_neighbors(features, sources, 9, 2, bias)
-    assert torch.equal(found, find_neighbors_plain(features, sources, 9, 2, bias))
+    assert torch.equal(found, find_neighbors_reference(features, sources, 9, 2, bias))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])

@@ -5,9 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gkgnet_hf.modeling import group_knn_ops
-from gkgnet_hf.modeling.group_knn import find_neighbors, find_neighbors_plain, max_relative, max_relative_plain
-from gkgnet_hf.modeling.position import position_bias
+from gkgnet_hf.modeling import group_knn
+from gkgnet_hf.modeling.group_knn import find_neighbors, find_neighbors_reference, max_relative, max_relative_reference
+from gkgnet_hf.modeling.vision_gnn import position_bias
 
 
 @st.composite
@@ -46,10 +46,10 @@ def distances_to(neighbors, destinations, sources, bias):
 def test_search_finds_what_the_plain_search_finds(graph, piece, kernels):
     destinations, sources, num_neighbors, dilation, bias = graph
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(group_knn_ops, "CPU_PIECE", piece)
+        patch.setattr(group_knn, "CPU_PIECE", piece)
         patch.setenv("GKGNET_KERNELS", kernels)
         found = find_neighbors(destinations, sources, num_neighbors, dilation, bias)
-    expected = find_neighbors_plain(destinations, sources, num_neighbors, dilation, bias)
+    expected = find_neighbors_reference(destinations, sources, num_neighbors, dilation, bias)
     assert found.shape == expected.shape
     # Which of several sources at the same distance is taken is open; how far each rank is, is not.
     tolerance = 1e-12 if destinations.dtype == torch.float64 else 2e-6
@@ -70,7 +70,7 @@ def test_aggregation_and_its_gradient_are_the_plain_ones(graph):
     destinations, sources, num_neighbors, dilation, bias = graph
     neighbors = find_neighbors(destinations, sources, num_neighbors, dilation, bias)
     gradients = []
-    for function in (max_relative, max_relative_plain):
+    for function in (max_relative, max_relative_reference):
         leaves = [destinations.clone().requires_grad_(), sources.clone().requires_grad_()]
         result = function(*leaves, neighbors)
         (result * torch.arange(result.numel(), dtype=result.dtype).view_as(result)).sum().backward()
@@ -107,11 +107,11 @@ def test_nan_goes_through_without_a_crash():
         assert result[0, 0, 2, 1].isnan()
         assert not result[0, 1].isnan().any()
     sources[0, 1, 4] = torch.nan
-    for search in (find_neighbors, find_neighbors_plain):
+    for search in (find_neighbors, find_neighbors_reference):
         neighbors = search(destinations, sources, num_neighbors=3)
         assert (neighbors[0, 1] == 4).any(-1).all()
         for leaf in (sources, sources.clone().requires_grad_()):
-            for aggregate in (max_relative, max_relative_plain):
+            for aggregate in (max_relative, max_relative_reference):
                 assert aggregate(destinations, leaf, neighbors)[0, 1].isnan().all()
 
 
@@ -124,8 +124,8 @@ def test_half_precision_is_ranked_in_float32(dtype):
 
 
 def test_no_piece_is_larger_than_the_budget():
-    budget, rows, row_size = group_knn_ops.CPU_PIECE, 144, 144 * 1296
-    pieces = list(group_knn_ops._pieces(4, rows, row_size, budget))
+    budget, rows, row_size = group_knn.CPU_PIECE, 144, 144 * 1296
+    pieces = list(group_knn._pieces(4, rows, row_size, budget))
     assert len(pieces) > 4
     for items, first, last in pieces:
         assert (items.stop - items.start) * (last - first) * row_size <= budget

@@ -10,7 +10,7 @@ import torch
 from gkgnet_hf.modeling import group_knn_cpu
 from gkgnet_hf.modeling.group_knn import find_neighbors, max_relative
 from gkgnet_hf.modeling.group_knn_cpu import loops_take
-from gkgnet_hf.modeling.position import position_bias
+from gkgnet_hf.modeling.vision_gnn import position_bias
 
 from .test_group_knn import distances_to
 

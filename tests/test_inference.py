@@ -11,9 +11,9 @@ from PIL import ImageOps
 from torch import nn
 
 from gkgnet_hf import GKGNetForImageClassification, create_image_processor
+from gkgnet_hf.evaluation.results import evaluate
+from gkgnet_hf.predict import find_images, model_label_names, predict, predict_scores
 from gkgnet_hf.training import multilabel_metrics
-from gkgnet_hf.training.evaluation import evaluate
-from gkgnet_hf.training.inference import find_images, model_label_names, predict, predict_scores
 
 from .test_models import small_config
 
@@ -98,7 +98,7 @@ def test_images_are_read_a_batch_at_a_time(model, processor, photos, monkeypatch
         opened.append(image)
         return PILImage.new("RGB", (8, 8))
 
-    monkeypatch.setattr("gkgnet_hf.training.inference.Image.open", load)
+    monkeypatch.setattr("gkgnet_hf.predict.Image.open", load)
     hook = model.register_forward_hook(lambda *_: seen.append(len(opened)))
     predict_scores(model, processor, photos, batch_size=3)
     hook.remove()

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, precision_recall_fscore_support
 
-from gkgnet_hf.training import metric_module, multilabel_metrics
-from gkgnet_hf.training.metric_module import MultiLabelMetric
-from gkgnet_hf.training.metrics import average_precision, chance_map, per_label_metrics, size_metrics
+from gkgnet_hf.evaluation import metric_module, multilabel_metrics
+from gkgnet_hf.evaluation.metric_module import MultiLabelMetric
+from gkgnet_hf.evaluation.metrics import average_precision, chance_map, per_label_metrics, size_metrics
 
 
 def random_data(seed, images=40, labels=6, levels=5, unknown=0.2):

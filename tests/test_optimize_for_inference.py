@@ -8,8 +8,8 @@ import torch
 
 from gkgnet_hf import GKGNetForImageClassification, optimize_for_inference
 from gkgnet_hf.export import export_program
-from gkgnet_hf.modeling import layers
-from gkgnet_hf.modeling.layers import ConvNorm
+from gkgnet_hf.modeling import vision_gnn
+from gkgnet_hf.modeling.vision_gnn import ConvNorm
 
 from .test_models import small_config
 
@@ -35,7 +35,7 @@ def pvig():
 @pytest.mark.parametrize("shape", [(1, 3, 64, 64), (3, 3, 96, 64)])
 @pytest.mark.parametrize("band", [7, 4096])
 def test_logits_stay_the_same(monkeypatch, build, shape, band):
-    monkeypatch.setattr(layers, "BAND", band)
+    monkeypatch.setattr(vision_gnn, "BAND", band)
     model = trained(build())
     optimised = optimize_for_inference(copy.deepcopy(model))
     assert not any(isinstance(module, (ConvNorm, torch.nn.BatchNorm2d)) for module in optimised.modules())

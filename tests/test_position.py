@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gkgnet_hf.modeling.position import position_bias, position_bias_plain, sincos_embedding
+from gkgnet_hf.modeling.vision_gnn import position_bias, position_bias_reference, sincos_embedding
 
 
 def as_matrix(tables):
@@ -22,7 +22,9 @@ def test_tables_are_the_closed_form_on_any_grid(height, width, quarter, ratio):
         return
     dim = 4 * quarter
     tables = position_bias(torch.zeros(1, dim, height, width, dtype=torch.float64), ratio)
-    torch.testing.assert_close(as_matrix(tables), position_bias_plain(height, width, dim, ratio), rtol=0, atol=1e-13)
+    torch.testing.assert_close(
+        as_matrix(tables), position_bias_reference(height, width, dim, ratio), rtol=0, atol=1e-13
+    )
 
 
 @pytest.mark.parametrize(("side", "dim", "ratio"), [(56, 80, 4), (144, 80, 4), (72, 160, 2), (36, 400, 1)])
@@ -30,7 +32,7 @@ def test_float32_tables_are_exact_to_float32(side, dim, ratio):
     tables = position_bias(torch.zeros(1, dim, side, side), ratio)
     assert tables[0].dtype == torch.float32
     torch.testing.assert_close(
-        as_matrix(tables).double(), position_bias_plain(side, side, dim, ratio), rtol=0, atol=3e-7
+        as_matrix(tables).double(), position_bias_reference(side, side, dim, ratio), rtol=0, atol=3e-7
     )
 
 
@@ -49,5 +51,5 @@ def test_first_half_of_the_embedding_is_x_and_starts_with_sines():
 
 
 def test_a_place_is_nearest_to_itself():
-    bias = position_bias_plain(6, 6, 16, ratio=1)
+    bias = position_bias_reference(6, 6, 16, ratio=1)
     assert torch.equal(bias.argmin(1), torch.arange(36))

@@ -11,9 +11,9 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from gkgnet_hf import GKGNetForImageClassification
+from gkgnet_hf.data.digits import make_digits
+from gkgnet_hf.data.voc import VOC_LABELS
 from gkgnet_hf.training import create_model, load_model, load_multilabel_dataset, read_recipe, run_training
-from gkgnet_hf.training.data.digits import make_digits
-from gkgnet_hf.training.data.voc import VOC_LABELS
 from gkgnet_hf.training.recipe import recipe_names
 
 from .test_models import small_config

@@ -15,9 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.paths import plain_path
 from gkgnet_hf import GKGNetConfig, GKGNetForImageClassification, load_released_checkpoint, optimize_for_inference
 from gkgnet_hf.hub.released import _rename_released
-from gkgnet_hf.modeling.loss_gkgnet import multi_label_loss
-from gkgnet_hf.modeling.modeling_gkgnet import LabelStage
-from gkgnet_hf.modeling.original_names import rename_original
+from gkgnet_hf.modeling.modeling_gkgnet import LabelStage, multi_label_loss
+from gkgnet_hf.modeling.original_files import rename_original
 
 from .drawing import CHECKPOINT_TENSORS, FIXTURES, draw_checkpoint, draw_image, draw_targets
 

@@ -12,7 +12,7 @@ from gkgnet_hf import (
     load_backbone_checkpoint,
     load_released_checkpoint,
 )
-from gkgnet_hf.modeling.position import position_bias_plain
+from gkgnet_hf.modeling.vision_gnn import position_bias_reference
 
 from .drawing import draw_checkpoint, draw_image
 from .test_models import WIDTHS, small_config
@@ -26,8 +26,10 @@ def tensors():
 
 
 def with_position_bias(tensors):
-    bias = {f"backbone.backbone.{block}.0.relative_pos": position_bias_plain(56, 56, 48, 4)[None] for block in (0, 1)}
-    bias["backbone.backbone.6.0.relative_pos"] = position_bias_plain(14, 14, 240, 1)[None]
+    bias = {
+        f"backbone.backbone.{block}.0.relative_pos": position_bias_reference(56, 56, 48, 4)[None] for block in (0, 1)
+    }
+    bias["backbone.backbone.6.0.relative_pos"] = position_bias_reference(14, 14, 240, 1)[None]
     return {**tensors, **{name: value.float() for name, value in bias.items()}}
 
 

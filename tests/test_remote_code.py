@@ -30,12 +30,8 @@ CODE = {
     "configuration_gkgnet.py",
     "group_knn.py",
     "group_knn_cpu.py",
-    "group_knn_ops.py",
     "group_knn_triton.py",
-    "layers.py",
-    "loss_gkgnet.py",
     "modeling_gkgnet.py",
-    "position.py",
     "vision_gnn.py",
 }
 MODEL = CODE | {"config.json", "model.safetensors"}

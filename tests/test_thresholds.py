@@ -3,9 +3,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gkgnet_hf.evaluation.metrics import per_label_metrics
+from gkgnet_hf.evaluation.thresholds import fit_thresholds
 from gkgnet_hf.training import multilabel_metrics
-from gkgnet_hf.training.metrics import per_label_metrics
-from gkgnet_hf.training.thresholds import fit_thresholds
 
 from .test_metrics import random_data
 

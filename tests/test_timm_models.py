@@ -6,7 +6,7 @@ import torch
 from timm.data import resolve_data_config
 
 import gkgnet_hf  # noqa: F401
-from gkgnet_hf.modeling.layers import DropPath
+from gkgnet_hf.modeling.vision_gnn import DropPath
 
 from .test_models import WIDTHS
 

@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 from gkgnet_hf import GKGNetForImageClassification, create_image_processor
+from gkgnet_hf.files import last_checkpoint, written_whole
 from gkgnet_hf.training import MultiLabelTrainer, MultiLabelTrainingArguments
-from gkgnet_hf.training.saving import last_checkpoint, written_whole
 
 from .test_models import NUM_LABELS, small_config
 

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from gkgnet_hf import GKGNetForImageClassification, create_image_processor
+from gkgnet_hf.data.digits import make_digits
 from gkgnet_hf.training import MultiLabelTrainer, MultiLabelTrainingArguments, TransformedDataset, load_coco
-from gkgnet_hf.training.data.digits import make_digits
 from gkgnet_hf.training.transforms import eval_transform
 
 from .test_models import small_config
@@ -51,7 +51,7 @@ def test_no_validation_scene_shows_a_training_digit(tmp_path, monkeypatch):
     def remember(directory, split, digits, *rest):
         shown[split] = {digit.tobytes() for digit in digits}
 
-    monkeypatch.setattr("gkgnet_hf.training.data.digits._write_split", remember)
+    monkeypatch.setattr("gkgnet_hf.data.digits._write_split", remember)
     make_digits(tmp_path)
     assert len(shown["train"]) > 1300
     assert len(shown["val"]) > 400

@@ -15,10 +15,8 @@ from transformers import set_seed
 from gkgnet_hf import GKGNetForImageClassification, create_image_processor
 from gkgnet_hf.training import MultiLabelTrainer, MultiLabelTrainingArguments
 from gkgnet_hf.training.augmented import EpochCallback, TransformedDataset, transform_stream
-from gkgnet_hf.training.cropmix import CropMix
-from gkgnet_hf.training.erasing import NoiseErasing
 from gkgnet_hf.training.oversampling import oversample
-from gkgnet_hf.training.transforms import AUGMENTATIONS, eval_transform, to_rgb, train_transform
+from gkgnet_hf.training.transforms import AUGMENTATIONS, CropMix, NoiseErasing, eval_transform, to_rgb, train_transform
 
 from .test_models import small_config
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from packaging.version import Version
 
-from gkgnet_hf.modeling import group_knn_ops
+from gkgnet_hf.modeling import group_knn
 
 triton = pytest.importorskip("triton", reason="torch brings Triton on Linux only")
 
@@ -20,13 +20,13 @@ import sys
 sys.modules["triton"] = None
 import torch
 import gkgnet_hf
-from gkgnet_hf.modeling import group_knn, group_knn_ops
+from gkgnet_hf.modeling import group_knn
 from tests.test_models import small_config
 
-assert group_knn_ops._kernels() == {}
+assert group_knn._kernels() == {}
 features = torch.randn(1, 2, 9, 4)
-expected = group_knn.find_neighbors_plain(features, features, 3)
-assert torch.equal(group_knn_ops._on_gpu(group_knn_ops._search, features, features, 3, 1, None, None), expected)
+expected = group_knn.find_neighbors_reference(features, features, 3)
+assert torch.equal(group_knn._on_gpu(group_knn._search, features, features, 3, 1, None, None), expected)
 model = gkgnet_hf.GKGNetForImageClassification(small_config()).train()
 model(torch.randn(2, 3, 64, 64)).logits.sum().backward()
 print("gradients:", all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters()))
@@ -59,13 +59,13 @@ def test_a_kernel_that_fails_is_replaced_for_good_with_one_warning(monkeypatch):
     def broken(*arguments):
         raise RuntimeError("Failed to find C compiler")
 
-    kernels = {group_knn_ops._gather_max: broken}
-    monkeypatch.setattr(group_knn_ops, "_kernels", lambda: kernels)
+    kernels = {group_knn._gather_max: broken}
+    monkeypatch.setattr(group_knn, "_kernels", lambda: kernels)
     sources, neighbors = torch.randn(1, 1, 5, 3), torch.randint(5, (1, 1, 4, 2))
-    expected = group_knn_ops._gather_max(sources, neighbors, True)
+    expected = group_knn._gather_max(sources, neighbors, True)
     with pytest.warns(RuntimeWarning, match="Failed to find C compiler"):
-        first = group_knn_ops._on_gpu(group_knn_ops._gather_max, sources, neighbors, True)
-    second = group_knn_ops._on_gpu(group_knn_ops._gather_max, sources, neighbors, True)
+        first = group_knn._on_gpu(group_knn._gather_max, sources, neighbors, True)
+    second = group_knn._on_gpu(group_knn._gather_max, sources, neighbors, True)
     for values, ranks in (first, second):
         assert torch.equal(values, expected[0])
         assert torch.equal(ranks, expected[1])

@@ -9,10 +9,10 @@ import timm
 from timm.models import save_for_hf
 from torch import Tensor
 
-from ..folders import check_new_folder, new_folder
+from ..files import check_new_folder, new_folder
 from ..modeling.image_processing_gkgnet import create_image_processor
 from ..modeling.modeling_gkgnet import GKGNetForImageClassification
-from ..modeling.timm_classifier import checkpoint_filter_fn
+from ..modeling.timm_gkgnet import checkpoint_filter_fn
 from .card import write_card
 from .card_files import CONFIG_FILE, read_values, without_second_num_classes
 from .card_text import RELEASED_LICENSE

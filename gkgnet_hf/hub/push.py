@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..modeling.configuration_gkgnet import GKGNetConfig
 from ..modeling.modeling_gkgnet import GKGNetBackbone, GKGNetForImageClassification, GKGNetModel, GKGNetPreTrainedModel
-from ..modeling.timm_classifier import checkpoint_filter_fn
+from ..modeling.timm_gkgnet import checkpoint_filter_fn
 from .card import folder_card, published_card
 from .card_files import (
     CARD_FILE,

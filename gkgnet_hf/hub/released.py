@@ -12,10 +12,9 @@ from torch import Tensor
 
 from ..modeling.configuration_gkgnet import VARIANTS, GKGNetConfig
 from ..modeling.modeling_gkgnet import GKGNetForImageClassification, GKGNetPreTrainedModel
-from ..modeling.original_names import rename_conv_norm, rename_original
-from ..modeling.position import position_bias_plain
-from ..modeling.timm_classifier import checkpoint_filter_fn
-from ..modeling.vision_gnn import PyramidVisionGNN, grid_size
+from ..modeling.original_files import rename_conv_norm, rename_original
+from ..modeling.timm_gkgnet import checkpoint_filter_fn
+from ..modeling.vision_gnn import PyramidVisionGNN, grid_size, position_bias_reference
 
 Checkpoint = str | os.PathLike[str] | Mapping[str, Any]
 
@@ -176,7 +175,7 @@ def _drop_position_bias(tensors: dict[str, Tensor], originals: dict[str, str], c
             if re.fullmatch(rf"gkgnet\.backbone\.stages\.{stage}\.blocks\.\d+\.graph\.relative_pos", name)
         }
         if stored:
-            expected = position_bias_plain(height, width, dim, ratio).float()
+            expected = position_bias_reference(height, width, dim, ratio).float()
         for name, bias in stored.items():
             if bias.shape != (1, *expected.shape):
                 raise ValueError(f"{originals[name]} must be {(1, *expected.shape)}, got {tuple(bias.shape)}")

@@ -1,4 +1,4 @@
-"""Pyramid Vision GNN: the patch nodes of GKGNet.
+"""Pyramid Vision GNN, the patch nodes of GKGNet, in the order of its paper: stem, graph module, feed-forward, stages.
 
 Papers:
 * Vision GNN: An Image is Worth Graph of Nodes, https://arxiv.org/abs/2206.00272 (one group: Pyramid ViG)
@@ -6,14 +6,205 @@ Papers:
   https://arxiv.org/abs/2308.14378 (several groups)
 """
 
-from typing import Any
+import math
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .layers import ConvNorm, FeedForward, PatchGroupKGCN, Stem
-from .position import position_bias
+from .group_knn import find_neighbors, max_relative
+
+# Groups of the convolution that updates the nodes: always 4, whatever the number of graph groups.
+UPDATE_GROUPS = 4
+
+
+# Nodes that a block prepared for inference widens at a time: what lies between its layers then stays in cache.
+BAND = 4096
+
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+class ConvNorm(nn.Sequential):
+    """Convolution with bias, then batch norm."""
+
+    def __init__(self, in_channels, out_channels, kernel_size=1, stride=1, groups=1, device=None, dtype=None):
+        super().__init__()
+        self.conv = nn.Conv2d(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            padding=kernel_size // 2,
+            groups=groups,
+            device=device,
+            dtype=dtype,
+        )
+        self.norm = nn.BatchNorm2d(out_channels, device=device, dtype=dtype)
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """The nodes (B, C, H, W) with the channels of each side by side in memory, where they stay through the network."""
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def gelu(x: Tensor) -> Tensor:
+    """GELU of nodes (B, C, H, W); on CPU it is several times slower for channels-last tensors than for their rows."""
+    return F.gelu(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class Stem(nn.Module):
+    """Image (B, in_channels, H, W) → patch nodes (B, dim, H/4, W/4), sides rounded up, position embedding added.
+
+    Args:
+        in_channels: channels of the image.
+        dim: width C1.
+        grid_size: (rows, columns) of the learned position embedding; another grid resizes it bicubically.
+    """
+
+    def __init__(self, in_channels: int, dim: int, grid_size: tuple[int, int], device=None, dtype=None):
+        dd = {"device": device, "dtype": dtype}
+        super().__init__()
+        self.conv1 = ConvNorm(in_channels, dim // 2, kernel_size=3, stride=2, **dd)
+        self.conv2 = ConvNorm(dim // 2, dim, kernel_size=3, stride=2, **dd)
+        self.conv3 = ConvNorm(dim, dim, kernel_size=3, **dd)
+        self.pos_embed = nn.Parameter(torch.zeros(1, dim, *grid_size, **dd))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = gelu(self.conv1(channels_last(x)))
+        x = gelu(self.conv2(x))
+        x = self.conv3(x)
+        return x + resize_position_embedding(self.pos_embed, x.shape[-2], x.shape[-1])
+
+
+def resize_position_embedding(pos_embed: Tensor, height: int, width: int) -> Tensor:
+    """Bicubic resize of a learned position embedding (1, C, h, w) → (1, C, height, width); itself where it fits."""
+    # torch.export traces sizes that are no int; to compare one would fix it to the size of its example.
+    if isinstance(height, int) and isinstance(width, int) and pos_embed.shape[-2:] == (height, width):
+        return pos_embed
+    resized = F.interpolate(pos_embed.float(), size=(height, width), mode="bicubic", align_corners=False)
+    return resized.to(pos_embed.dtype)
+
+
+class GroupKGCN(nn.Module):
+    """What both Group KGCN modules share (paper section 3.2): project, aggregate max-relative, update, residual.
+
+    Args:
+        dim: width C, divisible by `num_groups`, and 2·C by 4.
+        num_neighbors: K.
+        num_groups: G; each group of C/G channels finds its own neighbours.
+        drop_path: drop-path rate of the residual branch.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_neighbors: int = 9,
+        num_groups: int = 2,
+        drop_path: float = 0.0,
+        device=None,
+        dtype=None,
+    ):
+        dd = {"device": device, "dtype": dtype}
+        super().__init__()
+        self.num_neighbors = num_neighbors
+        self.num_groups = num_groups
+        self.fc1 = ConvNorm(dim, dim, **dd)
+        self.graph_conv = ConvNorm(2 * dim, 2 * dim, groups=UPDATE_GROUPS, **dd)
+        self.fc2 = ConvNorm(2 * dim, dim, **dd)
+        self.drop_path = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
+        self.in_bands = False
+
+    def split_groups(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) → (B, G, H·W, C/G)."""
+        nodes = x.permute(0, 2, 3, 1).flatten(1, 2)  # (B, H·W, C), a view
+        return nodes.unflatten(2, (self.num_groups, -1)).transpose(1, 2)
+
+    def merge_groups(self, relative: Tensor, grid: Tensor) -> Tensor:
+        """(B, G, H·W, C/G) → (B, C, H, W), of the shape of `grid`."""
+        nodes = relative.transpose(1, 2).flatten(2)  # (B, H·W, C)
+        return nodes.unflatten(1, (grid.shape[2], grid.shape[3])).permute(0, 3, 1, 2)
+
+    def update(self, x: Tensor, h: Tensor, messages: Tensor) -> Tensor:
+        """New nodes from the old `x`, their projection `h` and the messages, all (B, C, H, W)."""
+        return self.by_bands(x, h, messages) if self.in_bands else x + self.branch(x, h, messages)
+
+    @torch.jit.unused
+    def by_bands(self, x: Tensor, h: Tensor, messages: Tensor) -> Tensor:
+        return by_bands(self.branch, x, h, messages)
+
+    def branch(self, x: Tensor, h: Tensor, messages: Tensor) -> Tensor:
+        interleaved = torch.stack((h.permute(0, 2, 3, 1), messages.permute(0, 2, 3, 1)), dim=4)
+        pairs = interleaved.flatten(3).permute(0, 3, 1, 2)  # h_1, m_1, h_2, m_2, …: (B, 2C, H, W)
+        return self.drop_path(self.fc2(gelu(self.graph_conv(pairs))))
+
+
+class PatchGroupKGCN(GroupKGCN):
+    """Patch-level Group KGCN: every patch gathers from its nearest patches of the r×r-pooled map.
+
+    Args:
+        pool_ratio: r.
+        dilation: d; of the K·d nearest patches every d-th is kept.
+        **kwargs: as for `GroupKGCN`.
+    """
+
+    def __init__(self, dim: int, pool_ratio: int = 1, dilation: int = 1, **kwargs):
+        super().__init__(dim, **kwargs)
+        self.dilation = dilation
+        self.pool = nn.AvgPool2d(pool_ratio) if pool_ratio > 1 else nn.Identity()
+
+    def forward(self, x: Tensor, bias: tuple[Tensor, Tensor] | None) -> Tensor:
+        """(B, C, H, W) and the position bias of its grid → (B, C, H, W)."""
+        h = self.fc1(x)
+        destinations = self.split_groups(h)
+        sources = self.split_groups(self.pool(h))
+        neighbors = find_neighbors(
+            destinations.detach(), sources.detach(), self.num_neighbors, self.dilation, bias
+        )  # (B, G, H·W, K)
+        return self.update(x, h, self.merge_groups(max_relative(destinations, sources, neighbors), h))
+
+
+class FeedForward(nn.Module):
+    """Residual feed-forward block on nodes (B, C, H, W): 1×1 conv to `ratio`·C, GELU, 1×1 conv back."""
+
+    def __init__(self, dim: int, ratio: int = 4, drop_path: float = 0.0, device=None, dtype=None):
+        dd = {"device": device, "dtype": dtype}
+        super().__init__()
+        self.fc1 = ConvNorm(dim, ratio * dim, **dd)
+        self.fc2 = ConvNorm(ratio * dim, dim, **dd)
+        self.drop_path = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
+        self.in_bands = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.by_bands(x) if self.in_bands else x + self.branch(x)
+
+    @torch.jit.unused
+    def by_bands(self, x: Tensor) -> Tensor:
+        return by_bands(self.branch, x)
+
+    def branch(self, x: Tensor) -> Tensor:
+        return self.drop_path(self.fc2(gelu(self.fc1(x))))
+
+
+class DropPath(nn.Module):
+    """Stochastic depth (https://arxiv.org/abs/1603.09382): in training, x (B, C, H, W) is zero for some images.
+
+    Args:
+        drop_prob: probability of that, less than 1; what stays is scaled up, so that the mean remains.
+    """
+
+    def __init__(self, drop_prob: float):
+        super().__init__()
+        self.drop_prob = drop_prob
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return x
+        keep = 1 - self.drop_prob
+        return x * x.new_empty((x.shape[0], 1, 1, 1)).bernoulli_(keep).div_(keep)
 
 
 class Block(nn.Module):
@@ -172,3 +363,170 @@ def init_weights(module: nn.Module) -> None:
     if isinstance(module, nn.Conv2d) and module.bias is not None:
         nn.init.kaiming_normal_(module.weight)
         nn.init.zeros_(module.bias)
+
+
+def position_bias(x: Tensor, ratio: int) -> tuple[Tensor, Tensor]:
+    """The position bias of a feature map as two tables: bias of destination (y, x) and source m is their sum.
+
+    Args:
+        x: (B, C, H, W); only its shape, dtype and device are used. C divisible by 4.
+        ratio: pooling ratio r of the sources; there are M = ⌊H/r⌋·⌊W/r⌋ of them.
+
+    Returns:
+        rows (H, M) and columns (W, M), float64 for a float64 `x`, else float32.
+
+    >>> rows, columns = position_bias(torch.zeros(1, 8, 4, 6), ratio=2)
+    >>> torch.allclose((rows[:, None] + columns).flatten(0, 1), position_bias_reference(4, 6, 8, 2).float(), atol=1e-6)
+    True
+    """
+    height, width = x.shape[-2], x.shape[-1]
+    # Angles need float64: at x = 144 their float32 error alone would be 1e-5. Metal has no float64.
+    device = torch.device("cpu") if x.device.type == "mps" else x.device
+    taps, weights = _bicubic_taps(height * width, (height // ratio) * (width // ratio), device)  # (M, 4) each
+    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    weights = weights.to(dtype)
+    y = taps.div(width, rounding_mode="floor")
+    rows = (_axis_bias(height, x.shape[1], device).to(dtype)[:, y] * weights).sum(2)
+    columns = (_axis_bias(width, x.shape[1], device).to(dtype)[:, taps - y * width] * weights).sum(2)
+    return rows.to(x.device), columns.to(x.device)
+
+
+def position_bias_reference(height: int, width: int, dim: int, ratio: int) -> Tensor:
+    """`−(2/C) · P · (R P)ᵀ`, materialised: the oracle for `position_bias`, and what released files store.
+
+    Returns:
+        (height · width, (height // ratio) · (width // ratio)) float64.
+
+    >>> position_bias_reference(4, 4, 8, ratio=2).shape
+    torch.Size([16, 4])
+    """
+    embedding = sincos_embedding(height, width, dim)
+    sources = (height // ratio) * (width // ratio)
+    resampled = F.interpolate(
+        embedding.T[None, :, None], size=(1, sources), mode="bicubic", align_corners=False
+    )  # (1, C, 1, M)
+    return -2 / dim * embedding @ resampled[0, :, 0]
+
+
+def sincos_embedding(height: int, width: int, dim: int) -> Tensor:
+    """2-D sine-cosine embedding of a grid: the first half of the columns encodes x, the second half y.
+
+    Args:
+        height, width: size of the grid.
+        dim: number of columns C, divisible by 4.
+
+    Returns:
+        (height · width, dim) float64, positions row-major.
+
+    >>> sincos_embedding(2, 3, 8).shape
+    torch.Size([6, 8])
+    """
+    omega = _frequencies(dim, torch.device("cpu"))
+    y, x = torch.meshgrid(
+        torch.arange(height, dtype=torch.float64), torch.arange(width, dtype=torch.float64), indexing="ij"
+    )
+    angles_x, angles_y = x.reshape(-1, 1) * omega, y.reshape(-1, 1) * omega  # (N, C/4)
+    return torch.cat((angles_x.sin(), angles_x.cos(), angles_y.sin(), angles_y.cos()), dim=1)
+
+
+def _axis_bias(size: int, dim: int, device: torch.device) -> Tensor:
+    """Bias of each pair of coordinates along one axis, by their distance: (size, size) float64."""
+    side = torch.arange(size, device=device)
+    offsets = side.unsqueeze(1) * _frequencies(dim, device)  # (size, C/4)
+    cosines = (offsets + math.pi / 2).sin()  # not cos: onnxruntime 1.23 has none in float64
+    kernel = -2.0 / dim * cosines.sum(1)
+    return kernel[(side.unsqueeze(1) - side).abs()]
+
+
+def _frequencies(dim: int, device: torch.device) -> Tensor:
+    """ω_j = 10000^(−j / (C/4)) for j = 0 … C/4 − 1, float64."""
+    quarter = dim // 4
+    return 10000.0 ** (-torch.arange(quarter, dtype=torch.float64, device=device) / quarter)
+
+
+def _bicubic_taps(size: int, samples: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Where `F.interpolate(mode="bicubic", align_corners=False)` reads to go from `size` to `samples` points.
+
+    Returns:
+        indices (samples, 4) int64 and their weights (samples, 4) float64.
+    """
+    a = -0.75
+    # Not * (size / samples): an exported graph would hold that quotient of two sizes in float32.
+    position = (torch.arange(samples, dtype=torch.float64, device=device) + 0.5) * size / samples - 0.5
+    first = position.floor()
+    t = position - first
+    near = torch.stack((t, 1 - t), dim=1)  # distances to the two inner taps
+    inner = ((a + 2) * near - (a + 3)) * near * near + 1
+    far = near + 1
+    outer = ((a * far - 5 * a) * far + 8 * a) * far - 4 * a
+    weights = torch.stack((outer[:, 0], inner[:, 0], inner[:, 1], outer[:, 1]), dim=1)
+    taps = first.long().unsqueeze(1) + torch.arange(-1, 3, device=device)
+    return taps.clamp(0, size - 1), weights
+
+
+def optimize_for_inference(model: Model) -> Model:
+    """Fold batch norms into the convolutions and take nodes through the blocks in bands; in place.
+
+    Logits stay the same but for rounding, time and memory go down. The model cannot be trained or saved afterwards, nor
+    exported: that is for the model as it was.
+
+    Args:
+        model: a GKGNet of transformers or a `gkgnet_*` or `pvig_*` of timm, in eval mode.
+
+    Returns:
+        `model`.
+
+    Raises:
+        ValueError: if it is in training mode.
+
+    Example:
+
+    ```python
+    >>> import timm, torch, gkgnet_hf
+    >>> model = gkgnet_hf.optimize_for_inference(timm.create_model("gkgnet_ti", num_classes=3).eval())
+    >>> model(torch.zeros(1, 3, 224, 224)).shape
+    torch.Size([1, 3])
+
+    ```"""
+    if model.training:
+        raise ValueError("The model must be in eval mode to be optimised for inference, got one in training mode")
+    for module in list(model.modules()):
+        if isinstance(module, (FeedForward, GroupKGCN)):
+            module.in_bands = True
+        for name, child in module.named_children():
+            if isinstance(child, ConvNorm):
+                setattr(module, name, _fold(child))
+    model.register_state_dict_pre_hook(_refuse)
+    return model.requires_grad_(False)
+
+
+@torch.no_grad()
+def _fold(layer: ConvNorm) -> nn.Conv2d:
+    """The convolution with the batch norm in its weights; they change in place, so that memory never doubles."""
+    conv: Any = layer.conv
+    norm: Any = layer.norm
+    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+    conv.weight.mul_(scale.view(-1, 1, 1, 1))
+    conv.bias.sub_(norm.running_mean).mul_(scale).add_(norm.bias)
+    return conv
+
+
+def _refuse(*args: Any) -> None:
+    raise RuntimeError("A model that was optimised for inference cannot be saved: save it before that")
+
+
+def by_bands(branch: Callable[..., Tensor], *nodes: Tensor) -> Tensor:
+    """`nodes[0] + branch(*nodes)` of nodes (B, C, H, W) for a branch that treats each on its own.
+
+    On CPU `BAND` nodes at a time; elsewhere at once, since a GPU has no such cache to stay in.
+    """
+    if nodes[0].device.type != "cpu":
+        return nodes[0] + branch(*nodes)
+    batch, _, height, width = nodes[0].shape
+    rows = [x.permute(0, 2, 3, 1).reshape(1, batch * height * width, 1, x.shape[1]) for x in nodes]
+    rows = [x.permute(0, 3, 1, 2) for x in rows]  # (1, C, B·H·W, 1)
+    out = torch.empty_like(rows[0])
+    for first in range(0, batch * height * width, BAND):
+        band = [x[:, :, first : first + BAND] for x in rows]
+        out[:, :, first : first + BAND] = band[0] + branch(*band)
+    return out.permute(0, 2, 3, 1).reshape(batch, height, width, nodes[0].shape[1]).permute(0, 3, 1, 2)

@@ -1,23 +1,23 @@
 """Training, evaluation and prediction on multi-label data, with transformers' Trainer."""
 
+from ..data.checks import check_images
+from ..data.coco import load_coco
+from ..data.columns import label_names, to_multilabel
+from ..data.folders import load_folder
+from ..data.sources import load_multilabel_dataset
+from ..data.summary import summarize
+from ..data.voc import load_voc
+from ..evaluation.metrics import average_precision, multilabel_metrics, per_label_metrics, size_metrics
+from ..evaluation.results import Evaluation, evaluate
+from ..evaluation.thresholds import fit_thresholds
+from ..predict import find_images, predict, predict_scores
 from .arguments import MultiLabelTrainingArguments
 from .augmented import TransformedDataset, transform_stream
-from .data.checks import check_images
-from .data.coco import load_coco
-from .data.columns import label_names, to_multilabel
-from .data.folders import load_folder
-from .data.sources import load_multilabel_dataset
-from .data.summary import summarize
-from .data.voc import load_voc
-from .evaluation import Evaluation, evaluate
 from .experiment import run_training
-from .inference import find_images, predict, predict_scores
 from .initialize import create_model, load_model
 from .losses import MultiLabelLoss
-from .metrics import average_precision, multilabel_metrics, per_label_metrics, size_metrics
 from .oversampling import oversample
 from .recipe import read_recipe
-from .thresholds import fit_thresholds
 from .trainer import MultiLabelTrainer
 from .transforms import eval_transform, train_transform
 

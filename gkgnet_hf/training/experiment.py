@@ -12,20 +12,20 @@ from datasets import Dataset, IterableDataset
 from numpy.typing import NDArray
 from transformers import set_seed
 
+from ..data.checks import drop_bad_images, find_bad_images
+from ..data.columns import label_names
+from ..data.sources import load_multilabel_dataset
+from ..data.summary import summarize
+from ..evaluation.results import evaluate_scores, label_areas
+from ..files import last_checkpoint
 from ..hub.card import inherited_metadata
 from ..hub.card_files import CARD_FILE, EVALUATION_FILE, RECIPE_FILE, without_paths
 from ..modeling.image_processing_gkgnet import create_image_processor
+from ..predict import model_label_names
 from .augmented import TransformedDataset, transform_stream
-from .data.checks import drop_bad_images, find_bad_images
-from .data.columns import label_names
-from .data.sources import load_multilabel_dataset
-from .data.summary import summarize
-from .evaluation import evaluate_scores, label_areas
-from .inference import model_label_names
 from .initialize import create_model
 from .oversampling import oversample
 from .recipe import Recipe
-from .saving import last_checkpoint
 from .trainer import MultiLabelTrainer, prediction_scores
 from .transforms import Transform, eval_transform, train_transform
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ..hub.released import load_backbone_checkpoint, load_released_checkpoint
 from ..modeling.configuration_gkgnet import VARIANTS, GKGNetConfig
-from ..modeling.layers import resize_position_embedding
 from ..modeling.modeling_gkgnet import GKGNetForImageClassification
+from ..modeling.vision_gnn import resize_position_embedding
 
 logger = logging.getLogger(__name__)
 

@@ -1,9 +1,9 @@
-"""The multi-label loss as a module; the mathematics is in `gkgnet_hf.modeling.loss_gkgnet`."""
+"""The multi-label loss as a module; the mathematics is in `gkgnet_hf.modeling.modeling_gkgnet`."""
 
 from torch import Tensor, nn
 
 from ..modeling.configuration_gkgnet import GKGNetConfig
-from ..modeling.loss_gkgnet import multi_label_loss
+from ..modeling.modeling_gkgnet import multi_label_loss
 
 
 class MultiLabelLoss(nn.Module):

@@ -18,14 +18,14 @@ from transformers import EarlyStoppingCallback, EvalPrediction, PreTrainedModel,
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
 
+from ..evaluation.metrics import multilabel_metrics
+from ..files import last_checkpoint, removed_on_error, written_whole
 from ..hub.card import published_card, write_card
 from ..modeling.modeling_gkgnet import GKGNetForImageClassification
 from .arguments import MultiLabelTrainingArguments
 from .augmented import EpochCallback
 from .ema import WeightAverage
 from .losses import MultiLabelLoss
-from .metrics import multilabel_metrics
-from .saving import last_checkpoint, removed_on_error, written_whole
 from .schedule import step_schedule
 from .sync_batch_norm import synchronize_batch_norm
 

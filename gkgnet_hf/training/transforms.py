@@ -1,16 +1,18 @@
 """From images to model inputs, for training and for evaluation."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
+from torch.distributions import Beta
 from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F
 from transformers import ViTImageProcessor
 
-from .cropmix import CropMix
-from .erasing import NoiseErasing
+from ..modeling.image_processing_gkgnet import to_rgb
 
 Transform = Callable[[Image.Image], Tensor]
 AUGMENTATIONS = ("paper", "light", "none")
@@ -69,25 +71,6 @@ def eval_transform(processor: ViTImageProcessor) -> Transform:
     return partial(_process, processor=processor)
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """An upright 8-bit RGB image from one of any mode.
-
-    The EXIF orientation is applied, 16 bits are scaled to 8, and what is transparent becomes white. (transformers'
-    `pipeline` drops transparency and cuts 16 bits off at 255: give it `to_rgb(image)`.)
-
-    >>> to_rgb(Image.new("RGBA", (1, 1))).getpixel((0, 0))
-    (255, 255, 255)
-    """
-    if image.getexif().get(Image.ExifTags.Base.Orientation, 1) != 1:
-        image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):  # 16 bits are "I;16", or "I" where Pillow read them into 32
-        image = image.convert("I").point(lambda value: value * (1 / 257) + 0.5)
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB")
-
-
 def _process(image: Image.Image, processor: ViTImageProcessor) -> Tensor:
     return processor(images=[to_rgb(image)], return_tensors="pt")["pixel_values"][0]
 
@@ -97,3 +80,99 @@ def _size(processor: ViTImageProcessor) -> tuple[int, int]:
     if not (height and width):
         raise ValueError(f"The image processor must resize to a height and a width, its size is {processor.size}")
     return height, width
+
+
+NUM_VIEWS = (2, 4)  # least and most
+SMALLEST_AREA = 0.01  # of the image
+NEAR_WHOLE_AREA = (0.99, 1.0)
+BETA = 0.4
+
+
+class CropMix(v2.Transform):
+    """Blend an image with crops of itself, of different scales.
+
+    Two to four views of `size`: one near-whole, the others random resized crops, each from its own band of areas. In
+    random order each view is blended into those before it, with a weight from Beta(0.4/n, 0.4/n), which is mostly near
+    0 or 1; of the two that meet, the lighter has its colour channels permuted. Everything random is torch's.
+
+    Args:
+        size: (H, W) of what comes out.
+
+    Raises:
+        TypeError: for anything but a uint8 tensor (..., 3, H, W).
+
+    >>> image = torch.randint(256, (3, 48, 64), dtype=torch.uint8)
+    >>> CropMix((32, 32))(image).shape
+    torch.Size([3, 32, 32])
+    """
+
+    def __init__(self, size: tuple[int, int]):
+        super().__init__()
+        self.size = size
+
+    def check_inputs(self, flat_inputs: list[Any]) -> None:
+        for image in flat_inputs:
+            if not isinstance(image, Tensor) or image.dtype != torch.uint8 or image.shape[-3:-2] != (3,):
+                found = f"{image.dtype} {tuple(image.shape)}" if isinstance(image, Tensor) else type(image).__name__
+                raise TypeError(f"CropMix takes uint8 tensors (..., 3, H, W), got {found}")
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """Boxes of the views in the order they are blended, weights and permutations: everything that is random."""
+        height, width = v2.query_size(flat_inputs)
+        num_views = int(torch.randint(NUM_VIEWS[0], NUM_VIEWS[1] + 1, ()))
+        crops = [v2.RandomResizedCrop(self.size, scale=band) for band in _bands(num_views)]
+        # With its usual aspect ratios RandomResizedCrop could not take nearly the whole of a wide image.
+        crops.append(v2.RandomResizedCrop(self.size, scale=NEAR_WHOLE_AREA, ratio=(width / height, width / height)))
+        boxes = [crop.make_params(flat_inputs) for crop in crops]
+        return {
+            "boxes": [boxes[i] for i in torch.randperm(num_views)],
+            "weights": Beta(BETA / num_views, BETA / num_views).sample((num_views - 1,)).tolist(),
+            "permutations": [torch.randperm(3) for _ in range(num_views - 1)],
+        }
+
+    def transform(self, inpt: Tensor, params: dict[str, Any]) -> Tensor:
+        views = (
+            F.resized_crop(
+                inpt, **box, size=list(self.size), interpolation=v2.InterpolationMode.BICUBIC, antialias=True
+            ).float()
+            for box in params["boxes"]
+        )
+        mixed = next(views)
+        for view, weight, permutation in zip(views, params["weights"], params["permutations"], strict=True):
+            if weight < 0.5:
+                mixed = mixed[..., permutation, :, :]
+            else:
+                view = view[..., permutation, :, :]
+            mixed = torch.lerp(view, mixed, weight)
+        return mixed.round_().clamp_(0, 255).to(torch.uint8)
+
+
+def _bands(num_views: int) -> list[tuple[float, float]]:
+    """Areas of all views but the near-whole one, as fractions of the image."""
+    if num_views == 2:
+        return [(SMALLEST_AREA, 1.0)]
+    step = (1 - SMALLEST_AREA) / num_views
+    return [(SMALLEST_AREA + i * step, SMALLEST_AREA + (i + 1) * step) for i in range(num_views - 1)]
+
+
+class NoiseErasing(v2.RandomErasing):
+    """With probability 0.5 fill a rectangle of 0.02 to 1/3 of the image with normal noise.
+
+    Args:
+        mean, std: (3,) of the noise, as fractions of the largest pixel value, as an image processor has them.
+
+    >>> image = torch.zeros(3, 64, 64, dtype=torch.uint8)
+    >>> NoiseErasing(mean=[0.5, 0.5, 0.5], std=[0.2, 0.2, 0.2])(image).dtype  # in and out uint8 (3, H, W)
+    torch.uint8
+    """
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]):
+        super().__init__(p=0.5, scale=(0.02, 1 / 3), ratio=(0.3, 1 / 0.3), value="random")
+        self.mean = 255 * torch.tensor(mean)[:, None, None]
+        self.std = 255 * torch.tensor(std)[:, None, None]
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        params = super().make_params(flat_inputs)
+        if params["v"] is not None:  # None: no rectangle fitted
+            params["v"] = (params["v"] * self.std + self.mean).round_().clamp_(0, 255).to(torch.uint8)
+        return params

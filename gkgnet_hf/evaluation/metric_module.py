@@ -9,7 +9,7 @@ import datasets
 import evaluate
 from numpy.typing import ArrayLike
 
-from gkgnet_hf.training.metrics import multilabel_metrics
+from gkgnet_hf.evaluation.metrics import multilabel_metrics
 
 
 class MultiLabelMetric(evaluate.Metric):

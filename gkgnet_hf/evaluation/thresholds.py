@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .arrays import Bools, Floats, by_label, check_arrays, count_cuts
+from .metrics import Bools, Floats, by_label, check_arrays, count_cuts
 
 UNFITTED = 0.5
 

@@ -9,9 +9,9 @@ from numpy.typing import ArrayLike
 from scipy.optimize import linear_sum_assignment
 from transformers import BaseImageProcessor
 
+from ..data.columns import label_names
 from ..modeling.modeling_gkgnet import GKGNetForImageClassification
-from .data.columns import label_names
-from .inference import predict_scores
+from ..predict import predict_scores
 from .metrics import average_precision
 
 # Of orders with the same mAP the one that moves fewest labels wins; an AP differs by more than this or not at all.

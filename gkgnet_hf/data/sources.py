@@ -13,7 +13,7 @@ from .checks import OnBadImage
 from .coco import find_coco, image_folders, load_coco
 from .columns import to_multilabel
 from .folders import TABLES, find_table, folder_splits, is_folder_source, load_folder
-from .hub import load_splits
+from .hub_datasets import load_splits
 from .splits import choose_split, take_share, take_slice
 from .voc import find_voc_root, is_voc, load_voc, voc_splits
 

@@ -9,11 +9,10 @@ from datasets import Dataset, IterableDataset
 from numpy.typing import NDArray
 from transformers import BaseImageProcessor
 
+from ..data.columns import label_names
 from ..modeling.modeling_gkgnet import GKGNetForImageClassification
-from .arrays import Counts, Floats, check_areas
-from .data.columns import label_names
-from .inference import model_label_names, predict_scores
-from .metrics import chance_map, multilabel_metrics, per_label_metrics, size_metrics
+from ..predict import model_label_names, predict_scores
+from .metrics import Counts, Floats, chance_map, check_areas, multilabel_metrics, per_label_metrics, size_metrics
 from .thresholds import UNFITTED, fit_thresholds
 
 NUM_WORST = 5

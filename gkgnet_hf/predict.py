@@ -18,10 +18,9 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import BaseImageProcessor
 
-from ..modeling.modeling_gkgnet import GKGNetForImageClassification
-from .arrays import label_thresholds
 from .data.checks import image_suffixes
-from .transforms import to_rgb
+from .modeling.image_processing_gkgnet import to_rgb
+from .modeling.modeling_gkgnet import GKGNetForImageClassification
 
 Images: TypeAlias = Dataset | Sequence[str | os.PathLike[str] | Image.Image]
 
@@ -189,3 +188,17 @@ def _expand(path: Path) -> list[Path]:
     if not images:
         raise ValueError(f"No image in {path}: nothing in it ends in .jpg, .png or another suffix of images")
     return images
+
+
+def label_thresholds(threshold: ArrayLike, num_labels: int) -> NDArray[np.float64]:
+    """One threshold for all labels, or one a label → (L,) float64.
+
+    Raises:
+        ValueError: for another number of thresholds, or one outside [0, 1].
+    """
+    thresholds = np.asarray(threshold, dtype=np.float64)
+    if thresholds.shape not in ((), (num_labels,)):
+        raise ValueError(f"threshold must be one number, or {num_labels}, one a label; got shape {thresholds.shape}")
+    if (outside := ~((thresholds >= 0) & (thresholds <= 1))).any():
+        raise ValueError(f"threshold must be in [0, 1], got {thresholds[outside][0]}")
+    return np.broadcast_to(thresholds, num_labels)

@@ -80,8 +80,9 @@ def find_neighbors(
     >>> find_neighbors(points, points, num_neighbors=2).tolist()
     [[[[0, 2], [1, 2], [2, 0]]]]
     """
-    if not torch.jit.is_scripting() and _leaves_pytorch():
-        return find_neighbors_reference(destinations, sources, num_neighbors, dilation, bias)
+    if not torch.jit.is_scripting():  # noqa: SIM102, TorchScript prunes a condition only where it stands alone
+        if _leaves_pytorch():
+            return find_neighbors_reference(destinations, sources, num_neighbors, dilation, bias)
     if bias is None:
         return torch.ops.gkgnet.find_neighbors(destinations, sources, num_neighbors, dilation, None, None)
     return torch.ops.gkgnet.find_neighbors(destinations, sources, num_neighbors, dilation, bias[0], bias[1])
@@ -119,8 +120,9 @@ def max_relative(destinations: Tensor, sources: Tensor, neighbors: Tensor) -> Te
     >>> max_relative(torch.ones(1, 1, 1, 2), sources, torch.tensor([[[[0, 1]]]])).tolist()
     [[[[2.0, 4.0]]]]
     """
-    if not torch.jit.is_scripting() and _leaves_pytorch():
-        return max_relative_reference(destinations, sources, neighbors)
+    if not torch.jit.is_scripting():  # noqa: SIM102, TorchScript prunes a condition only where it stands alone
+        if _leaves_pytorch():
+            return max_relative_reference(destinations, sources, neighbors)
     track = torch.is_grad_enabled() and sources.requires_grad
     return torch.ops.gkgnet.gather_max(sources, neighbors, track)[0] - destinations
 

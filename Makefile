@@ -3,7 +3,7 @@ VENV := .venv
 DEMO ?= demo-output/$(shell date +%Y%m%d-%H%M%S)
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint benchmark clean
+.PHONY: demo test test-all lint benchmark clean
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED)
@@ -13,7 +13,10 @@ demo: $(INSTALLED)
 	$(VENV)/bin/gkgnet-hf predict $(DEMO)/model $(DEMO)/digits/val/00000[1-5].png
 
 test: $(INSTALLED)
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n auto -m "not slow"
+
+test-all: test
+	$(VENV)/bin/python -m pytest -n auto -m slow
 
 lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .

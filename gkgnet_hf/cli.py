@@ -34,6 +34,7 @@ from .hub.card import write_card
 from .hub.convert import Format, convert_checkpoint
 from .hub.push import push_folder
 from .hub.released import load_released_checkpoint
+from .modeling.configuration_gkgnet import __version__
 from .modeling.modeling_gkgnet import GKGNetForImageClassification
 from .predict import find_images, model_label_names
 from .predict import predict as predict_labels
@@ -44,17 +45,44 @@ from .training.recipe import read_recipe, recipe_names
 
 FEW_POSITIVES = 10
 
+# Names of options in the last version; they stay for one more.
+FORMER_OPTIONS = {"config-name": "dataset-config-name"}
+
 # What a user can mend: wrong values, missing files, a full disk, a broken weights file, a Hub out of reach.
 USER_ERRORS = (ValueError, OSError, ImportError, SafetensorError, StrictDataclassError, HTTPError)
+
+
+def _option_name(word: str) -> str:
+    """The name of an option, which may also be written as in recipes (`--top_k`) or as in the last version."""
+    name = word.replace("_", "-")
+    return FORMER_OPTIONS.get(name, name)
+
 
 app = typer.Typer(
     help="GKGNet: train, evaluate and use networks that recognise all labels in an image.",
     no_args_is_help=True,
     add_completion=False,
-    context_settings={"token_normalize_func": lambda word: word.replace("_", "-")},  # --top_k, as recipes write it
+    context_settings={"token_normalize_func": _option_name},
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"gkgnet-hf {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Options of the command itself."""
+
+
 data_app = typer.Typer(help="Look at a data set, or make one.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
 
@@ -62,7 +90,7 @@ Model = Annotated[str, typer.Argument(help="Folder of a model, or its name on th
 Source = Annotated[
     str, typer.Argument(help="Folder (COCO, VOC, images), table, or name on the Hub.", show_default=False)
 ]
-ConfigName = Annotated[str | None, typer.Option(help="Configuration of a dataset on the Hub.")]
+DatasetConfigName = Annotated[str | None, typer.Option(help="Configuration of a dataset on the Hub.")]
 ImageColumn = Annotated[str | None, typer.Option(help="Column of the images, where it is not found.")]
 LabelColumn = Annotated[
     list[str] | None, typer.Option(help="Column of the labels; several times for one column per label.")
@@ -96,7 +124,7 @@ def _argument_list() -> str:
     context_settings={"ignore_unknown_options": True},
     epilog=_argument_list() + "\nAnd every argument of transformers' TrainingArguments, such as --output_dir, "
     "--num_train_epochs, --per_device_train_batch_size, --learning_rate, --bf16, --report_to tensorboard and "
-    "--resume_from_checkpoint last. On several devices: accelerate launch -m gkgnet_hf.cli train ...",
+    "--resume_from_checkpoint last. On several devices: accelerate launch -m gkgnet_hf train ...",
 )
 def train(
     recipe_or_flags: Annotated[
@@ -129,7 +157,7 @@ def evaluate(
     model: Model,
     dataset: Source,
     split: Annotated[str, typer.Option(help="Split, or all; a tenth where there is none.")] = "validation",
-    config_name: ConfigName = None,
+    dataset_config_name: DatasetConfigName = None,
     image_column: ImageColumn = None,
     label_column: LabelColumn = None,
     separator: Separator = None,
@@ -157,7 +185,7 @@ def evaluate(
     data = load_multilabel_dataset(
         dataset,
         split,
-        config_name=config_name,
+        dataset_config_name=dataset_config_name,
         labels=model_label_names(network),
         image_column=image_column,
         label_column=label_column,
@@ -307,7 +335,7 @@ def card(
 def inspect(
     dataset: Source,
     split: Annotated[str | None, typer.Option(help="Split of the dataset (default: all of one that has none).")] = None,
-    config_name: ConfigName = None,
+    dataset_config_name: DatasetConfigName = None,
     image_column: ImageColumn = None,
     label_column: LabelColumn = None,
     separator: Separator = None,
@@ -320,7 +348,7 @@ def inspect(
     data = load_multilabel_dataset(
         dataset,
         split,
-        config_name=config_name,
+        dataset_config_name=dataset_config_name,
         image_column=image_column,
         label_column=label_column,
         separator=separator,

@@ -163,6 +163,6 @@ def test_help_reads_well(run, command):
 
 
 def test_the_command_is_installed():
-    done = subprocess.run([sys.executable, "-m", "gkgnet_hf.cli", "--help"], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "gkgnet_hf", "--help"], capture_output=True, text=True)
     assert done.returncode == 0
     assert "evaluate" in done.stdout

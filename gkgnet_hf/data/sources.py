@@ -25,7 +25,7 @@ def load_multilabel_dataset(
     source: str | os.PathLike[str],
     split: str | None = None,
     *,
-    config_name: str | None = None,
+    dataset_config_name: str | None = None,
     labels: Sequence[str] | None = None,
     image_column: str | None = None,
     label_column: str | Sequence[str] | None = None,
@@ -51,7 +51,7 @@ def load_multilabel_dataset(
             source's own name for it; with a slice in the syntax of datasets, as `train[:100]`. Without a validation
             split the test split is `validation`; without both about a tenth of the rows, always the same
             images (`take_share`), and `train` the rest. None or `all` for a source that is not divided: all rows.
-        config_name: configuration of a dataset on the Hub.
+        dataset_config_name: configuration of a dataset on the Hub.
         labels: the names wanted, in this order; for validation data give it those of the training data.
         image_column, label_column, separator: how tables and datasets are read, see `to_multilabel`.
         keep_unlabeled: keep images without a label.
@@ -82,7 +82,7 @@ def load_multilabel_dataset(
     loaders = None if path is None else _local_loaders(path, options, columns)
     if loaders is None:
         try:
-            splits = load_splits(path or str(source), config_name, streaming)
+            splits = load_splits(path or str(source), dataset_config_name, streaming)
         except (FileNotFoundError, ConnectionError, HFValidationError) as error:
             if path is not None:
                 raise

@@ -94,7 +94,7 @@ def load_datasets(recipe: Recipe, output: Path) -> tuple[Dataset | IterableDatas
         dataset = load_multilabel_dataset(
             data.dataset,
             split,
-            config_name=data.config_name,
+            dataset_config_name=data.config_name,
             labels=labels,
             image_column=data.image_column,
             label_column=data.label_column,

@@ -13,8 +13,8 @@ import transformers
 import yaml
 from transformers import HfArgumentParser
 
-from .. import __version__
 from ..hub.card_files import without_paths
+from ..modeling.configuration_gkgnet import __version__
 from .arguments import DataArguments, ModelArguments, MultiLabelTrainingArguments
 
 RECIPES = files(__package__) / "recipes"

@@ -4,7 +4,7 @@ from typing import Any
 
 from transformers import AutoBackbone, AutoImageProcessor, AutoModel, AutoModelForImageClassification, pipeline
 
-from .digest import PHOTO, digest
+from .fingerprint import PHOTO, fingerprint
 from .hidden import seen
 
 
@@ -16,9 +16,9 @@ def load_by_carried_code(states: list[tuple[str, str]]) -> dict[str, Any]:
 def _load(name: str, revision: str) -> dict[str, Any]:
     options = {"revision": revision, "trust_remote_code": True}
     return {
-        "classifier": digest(AutoModelForImageClassification.from_pretrained(name, **options)),
-        "base": digest(AutoModel.from_pretrained(name, **options)),
-        "backbone": digest(AutoBackbone.from_pretrained(name, **options)),
+        "classifier": fingerprint(AutoModelForImageClassification.from_pretrained(name, **options)),
+        "base": fingerprint(AutoModel.from_pretrained(name, **options)),
+        "backbone": fingerprint(AutoBackbone.from_pretrained(name, **options)),
         "pipeline": pipeline("image-classification", model=name, **options)(PHOTO),
         "processor": type(AutoImageProcessor.from_pretrained(name, **options)).__name__,
     }

@@ -20,7 +20,7 @@ from gkgnet_hf.cli import main
 from gkgnet_hf.hub.push import push_folder
 from gkgnet_hf.training import MultiLabelTrainer, MultiLabelTrainingArguments
 
-from .digest import IMAGE, PHOTO, digest
+from .fingerprint import IMAGE, PHOTO, fingerprint
 from .test_models import WIDTHS, small_config
 
 SMALL = {"embed_dims": WIDTHS, "depths": (1, 1, 2, 1), "img_size": 64}
@@ -40,18 +40,18 @@ def describe(model: GKGNetForImageClassification) -> dict[str, Any]:
     backbone.backbone.load_state_dict(model.gkgnet.backbone.state_dict())
     processor = create_image_processor(model.config)
     return {
-        "classifier": digest(model),
-        "base": digest(model.gkgnet),
-        "backbone": digest(backbone),
+        "classifier": fingerprint(model),
+        "base": fingerprint(model.gkgnet),
+        "backbone": fingerprint(backbone),
         "pipeline": pipeline("image-classification", model=model, image_processor=processor)(PHOTO),
         "processor": type(processor).__name__,
     }
 
 
-def outcome(call: Callable[..., Any], *arguments: Any, **options: Any) -> str:
-    """The digest of the model that the call gives, or what it raises."""
+def outcome(call: Callable[..., Any], *arguments: Any, **options: Any) -> dict[str, Any] | str:
+    """The fingerprint of the model that the call gives, or what it raises."""
     try:
-        return digest(call(*arguments, **options))
+        return fingerprint(call(*arguments, **options))
     except Exception as error:
         return f"{type(error).__name__}: {error}"
 
@@ -76,7 +76,7 @@ def wrong_token() -> Iterator[None]:
 
 
 def push_all(folder: str) -> dict[str, Any]:
-    """Everything that is pushed, in a folder to work in; digests of what was pushed, and what else there is to say."""
+    """Push everything, in a folder to work in; returns fingerprints of what was pushed, and more."""
     os.chdir(folder)
     return {
         "stale": outcome(load, "user/changed"),
@@ -96,7 +96,7 @@ def _push_three_times() -> dict[str, Any]:
     for _ in range(3):
         code, out, err = command("push", "parts", "user/interrupted")
         tries.append({"code": code, "out": out, "err": err, "sha": HfApi().model_info("user/interrupted").sha})
-    return {"tries": tries, "digest": digest(model)}
+    return {"tries": tries, "fingerprint": fingerprint(model)}
 
 
 def _push_models() -> dict[str, Any]:
@@ -111,7 +111,7 @@ def _push_models() -> dict[str, Any]:
     third.push_to_hub("user/parts", max_shard_size="200KB")
     return {
         "commit": commit,
-        "digests": [digest(model) for model in (first, second, third)],
+        "fingerprints": [fingerprint(model) for model in (first, second, third)],
         "main": describe(second),
     }
 
@@ -121,7 +121,7 @@ def _push_timm() -> dict[str, Any]:
     timm.models.push_to_hf_hub(model, "user/gkgnet_s", model_args=SMALL, safe_serialization=True)
     timm.models.save_for_hf(model, "timm-folder", model_args=SMALL, safe_serialization=True)
     push_folder("timm-folder", "user/timm-folder")
-    return {"digest": digest(model)}
+    return {"fingerprint": fingerprint(model)}
 
 
 def _push_while_training() -> list[dict[str, Any]]:
@@ -163,7 +163,7 @@ def _push_folder() -> dict[str, Any]:
         refused = command("push", "folder", "user/folder")
     return {
         "main": describe(first),
-        "digests": [digest(first), digest(second)],
+        "fingerprints": [fingerprint(first), fingerprint(second)],
         "urls": urls,
         "public": command("push", "folder", REPO, "--private"),
         "wrong token": refused,
@@ -172,7 +172,7 @@ def _push_folder() -> dict[str, Any]:
 
 
 def load_all(folder: str, first_commit: str, first_step: str, snippets: list[str]) -> dict[str, Any]:
-    """Everything that is loaded, in a folder to work in: digests, or what was raised.
+    """Everything that is loaded, in a folder to work in: fingerprints, or what was raised.
 
     Args:
         first_commit, first_step: commits of `REPO` and of the repository that was pushed to while training.
@@ -201,7 +201,7 @@ def load_all(folder: str, first_commit: str, first_step: str, snippets: list[str
     }
 
 
-def _load_pickles() -> list[str]:
+def _load_pickles() -> list[Any]:
     """From transformers, from timm, and from timm where the repository is given as a source for a model by name."""
     source = {"hf_hub_id": "user/timm-pickle", "num_classes": 3}
     return [
@@ -220,15 +220,15 @@ def _load_wrapped(name: str) -> Any:
     """A timm model by transformers' TimmWrapper."""
     model = load(name)
     assert type(model).__name__ == "TimmWrapperForImageClassification"
-    return lambda image: model(image).logits
+    return model
 
 
 def _load_until_it_works() -> dict[str, Any]:
-    """How often the download broke off, what was in the cache then, and the digest at the end."""
+    """How often the download broke off, what was in the cache then, and the fingerprint at the end."""
     left = []
     for _ in range(10):
         try:
-            return {"left": left, "digest": digest(load("user/broken"))}
+            return {"left": left, "fingerprint": fingerprint(load("user/broken"))}
         except Exception:
             left.append([outcome(load, "user/broken", local_files_only=True), *_weights_in_cache()])
     raise AssertionError(left)
@@ -256,9 +256,9 @@ def _convert_and_push() -> dict[str, Any]:
     wrapped = AutoModel.from_pretrained("user/patch-nodes")
     return {
         "codes": [code for code, _, _ in done],
-        "local": digest(local),
-        "timm": digest(_load_timm("user/patch-nodes")),
-        "wrapped": digest(lambda image: wrapped(image).pooler_output),
+        "local": fingerprint(local),
+        "timm": fingerprint(_load_timm("user/patch-nodes")),
+        "wrapped": fingerprint(wrapped, "pooler_output"),
     }
 
 
@@ -271,7 +271,7 @@ def _run_snippets(snippets: list[str]) -> Any:
         "model": build(5, id2label={0: "cat", 1: "dog", 2: "tree"}),
         "classifier": timm.create_model("gkgnet_ti", num_classes=3).eval(),
     }
-    pushed = [digest(namespace[name]) for name in ("model", "classifier")]
+    pushed = [fingerprint(namespace[name]) for name in ("model", "classifier")]
     for snippet in snippets:
         if snippet.startswith("gkgnet-hf "):
             for line in snippet.splitlines():
@@ -284,6 +284,6 @@ def _run_snippets(snippets: list[str]) -> Any:
                 card.text += "\n## Garden\n\nCats live there.\n"
                 card.push_to_hub("user/my-gkgnet")
                 exec(compile(snippet, "README.md", "exec"), namespace)
-    loaded = [digest(namespace[name].eval()) for name in ("model", "classifier")]
-    converted = [digest(load_released_checkpoint("gkgnet_coco_576.pth")), digest(load("user/gkgnet-coco"))]
+    loaded = [fingerprint(namespace[name].eval()) for name in ("model", "classifier")]
+    converted = [fingerprint(load_released_checkpoint("gkgnet_coco_576.pth")), fingerprint(load("user/gkgnet-coco"))]
     return {"pushed": pushed, "loaded": loaded, "converted": converted}

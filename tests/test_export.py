@@ -1,7 +1,6 @@
 """Exported networks compute what the network computes, at any size, without this package."""
 
 import json
-import re
 import sys
 from functools import partial
 
@@ -17,7 +16,7 @@ from gkgnet_hf import GKGNetConfig, GKGNetForImageClassification, create_image_p
 from gkgnet_hf.export import export_model, export_program, smallest_export
 
 from .test_models import WIDTHS, small_config
-from .test_readme import README
+from .test_readme import snippets
 
 NAMES = ["cat", "dog", "tree"]
 # Fewer sources than neighbours, a size of which no stage is a divisor, H ≠ W, the own size in a larger batch.
@@ -121,11 +120,11 @@ def test_larger_pooling_ratios_ask_for_larger_images():
         export_program(GKGNetForImageClassification(GKGNetConfig(hidden_sizes=WIDTHS, image_size=32)))
 
 
-def test_the_snippet_of_the_readme_runs_as_written(onnx_folder, monkeypatch):
+def test_the_snippet_of_the_docs_runs_as_written(onnx_folder, monkeypatch):
     monkeypatch.chdir(onnx_folder.parent)
-    (snippet,) = re.findall(r"## Other runtimes\n.*?```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
+    (snippet,) = snippets("docs/export.md", "python")
     namespace = {}
-    exec(compile(snippet, str(README), "exec"), namespace)
+    exec(compile(snippet, "docs/export.md", "exec"), namespace)
     assert set(namespace["scores"]) == set(NAMES)
 
 

@@ -14,6 +14,7 @@ from .drawing import draw_checkpoint
 from .fingerprint import agree, fingerprint
 from .hub import Blob, HubServer, Write, run_client
 from .hub_clients import REPO, SMALL, build
+from .test_readme import snippets
 
 ROOT = Path(__file__).parents[1]
 FIRST_STEP = "Training in progress, step 1"
@@ -37,11 +38,6 @@ def pickled(model):
     file = io.BytesIO()
     torch.save(model.state_dict(), file)
     return file.getvalue()
-
-
-def snippets():
-    section = (ROOT / "README.md").read_text().split("## Share and load")[1].split("\n## ")[0]
-    return re.findall(r"```(?:python|sh)\n(.*?)```", section, flags=re.DOTALL)
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +78,7 @@ def loaded(hub, pushed, tmp_path_factory):
     weights = save(timm_model.state_dict())
     commit(hub, "user/timm-both", {"config.json": naming, "model.safetensors": weights, "a.bin": b"a pickle"})
     torch.save(draw_checkpoint("gkgnet_t_224_labels80", seed=1), folder / "gkgnet_coco_576.pth")
-    arguments = (str(folder), pushed["models"]["commit"], first_step(hub), snippets())
+    arguments = (str(folder), pushed["models"]["commit"], first_step(hub), snippets("docs/sharing.md", "python", "sh"))
     return client(hub, f"load_all{arguments!r}")
 
 
@@ -279,8 +275,8 @@ def test_a_stale_answer_gives_one_state_or_the_other(pushed):
     assert any(agree(pushed["stale"], fingerprint(build(seed))) for seed in (5, 6))
 
 
-def test_the_snippets_of_readme_run_as_written(hub, loaded):
-    assert len(snippets()) == 3
+def test_the_snippets_of_the_docs_run_as_written(hub, loaded):
+    assert len(snippets("docs/sharing.md", "python", "sh")) == 3
     done = loaded["README"]
     assert agree(done["loaded"], done["pushed"])
     assert agree(*done["converted"])

@@ -1,4 +1,4 @@
-"""README's Python and commands, as written, in an empty folder; others run what needs a Hub or an export."""
+"""The snippets of README and docs, as written, in an empty folder. What needs a Hub or an export is tested elsewhere."""
 
 import csv
 import json
@@ -8,32 +8,46 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from .test_recipes import write_photos
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
 
 
-def blocks(language):
-    text = re.sub(r"\n## (Share and load|Other runtimes)\n.*?(?=\n## )", "", README.read_text(), flags=re.DOTALL)
-    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
+def snippets(page, *languages):
+    return re.findall(rf"```(?:{'|'.join(languages)})\n(.*?)```", (ROOT / page).read_text(), flags=re.DOTALL)
 
 
-def test_snippets_run_as_written(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    snippets = blocks("python")
-    assert len(snippets) >= 4
+def run(page):
+    """Run the Python of a page in one namespace → the namespace."""
     namespace = {}
-    for snippet in snippets:
-        exec(compile(snippet, str(README), "exec"), namespace)
+    for snippet in snippets(page, "python"):
+        exec(compile(snippet, page, "exec"), namespace)
+    return namespace
+
+
+def test_python_of_readme_runs_as_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    namespace = run("README.md")
     assert namespace["outputs"].logits.shape == (2, 3)
     assert namespace["classify"].model.config.id2label[0] == "cat"
     assert (tmp_path / "three-labels" / "model.safetensors").is_file()
-    assert namespace["evaluation"].num_images > 0
 
 
+def test_training_in_python_runs_as_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run("docs/training.md")["evaluation"].num_images > 0
+
+
+def test_optimizing_runs_as_written():
+    assert not run("docs/speed.md")["network"].training
+
+
+@pytest.mark.slow
 def test_fine_tuning_runs_as_written(tmp_path):
     write_photos(tmp_path / "photos", count=20)
-    (commands,) = blocks("bash")
+    (commands,) = snippets("README.md", "bash")
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     done = subprocess.run(
         ["bash", "-e", "-c", commands], cwd=tmp_path, env={**os.environ, "PATH": path}, capture_output=True, text=True

@@ -1,4 +1,4 @@
-"""The snippets of README and docs, as written, in an empty folder. What needs a Hub or an export is tested elsewhere."""
+"""The snippets of README and docs, as written, in an empty folder. Other tests run what needs a Hub or an export."""
 
 import csv
 import json

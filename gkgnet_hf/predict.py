@@ -1,4 +1,7 @@
-"""From images to scores and labels."""
+"""From pictures to labels in three steps: `read_images`, `score_images`, `choose_labels`.
+
+`predict` takes all three, `predict_scores` the first two.
+"""
 
 import glob
 import os
@@ -22,7 +25,28 @@ from .data.checks import image_suffixes
 from .modeling.image_processing_gkgnet import to_rgb
 from .modeling.modeling_gkgnet import GKGNetForImageClassification
 
+__all__ = ["find_images", "load_model", "model_label_names", "predict", "predict_scores"]
+
 Images: TypeAlias = Dataset | Sequence[str | os.PathLike[str] | Image.Image]
+
+
+def load_model(model: str) -> GKGNetForImageClassification:
+    """A trained GKGNet with its classifier.
+
+    Args:
+        model: folder, or name on the Hub as "user/name".
+
+    Raises:
+        FileNotFoundError: if it is neither.
+        ValueError: if it is another kind of model, or weights are missing or damaged.
+
+    Example:
+
+        model = load_model("my-gkgnet")
+    """
+    if not Path(model).is_dir() and model.count("/") != 1:
+        raise FileNotFoundError(f"There is no folder {model} (a model on the Hub is called user/name)")
+    return GKGNetForImageClassification.from_pretrained(model)
 
 
 def predict(
@@ -57,12 +81,8 @@ def predict(
         threshold = model.config.decision_threshold if top_k is None else 0
     names = model_label_names(model)
     thresholds = label_thresholds(threshold, len(names))
-    predictions = []
-    for scores in predict_scores(model, processor, images, batch_size):
-        order = np.argsort(-scores, kind="stable")
-        predicted = order[scores[order] >= thresholds[order]][:top_k]
-        predictions.append([{"label": names[label], "score": float(scores[label])} for label in predicted])
-    return predictions
+    scores = predict_scores(model, processor, images, batch_size)
+    return [choose_labels(image_scores, names, thresholds, top_k) for image_scores in scores]
 
 
 def predict_scores(
@@ -88,7 +108,7 @@ def predict_scores(
 
     Raises:
         FileNotFoundError: for a path where no file is.
-        ValueError: for a file that is no readable image, or a dataset without `image`.
+        ValueError: for a file that is no readable image, a dataset without `image`, or a network that gives NaN.
         TypeError: for anything but a sequence or dataset.
 
     Example:
@@ -99,13 +119,13 @@ def predict_scores(
         _check_images(images),
         batch_size=batch_size,
         num_workers=num_workers,
-        collate_fn=partial(_pixel_values, processor),
+        collate_fn=partial(read_images, processor),
     )
     scores = [np.empty((0, len(model_label_names(model))), dtype=np.float32)]
-    with _eval_mode(model), torch.inference_mode():
-        for pixel_values in tqdm(loader, desc="Scoring images", unit="batch"):
-            logits = model(pixel_values.to(model.device, model.dtype)).logits
-            scores.append(logits.float().sigmoid().cpu().numpy())
+    with _eval_mode(model):
+        for i, pixel_values in enumerate(tqdm(loader, desc="Scoring images", unit="batch")):
+            scores.append(score_images(model, pixel_values))
+            check_not_nan(scores[-1], first_image=i * batch_size)  # now, not after all the others
     return np.concatenate(scores)
 
 
@@ -134,13 +154,21 @@ def find_images(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
     return list(files.values())
 
 
-def model_label_names(model: GKGNetForImageClassification) -> list[str]:
-    """The names of a model's labels in the order of its scores."""
-    return [str(name) for _, name in sorted((model.config.id2label or {}).items())]
+def _expand(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    pattern = os.path.join(glob.escape(str(path)), "**") if path.is_dir() else str(path)
+    matches = sorted(Path(match) for match in glob.glob(pattern, recursive=True))
+    if not matches:
+        raise FileNotFoundError(f"No file or folder matches {path}")
+    images = [match for match in matches if match.suffix.lower() in image_suffixes() and match.is_file()]
+    if not images:
+        raise ValueError(f"No image in {path}: nothing in it ends in .jpg, .png or another suffix of images")
+    return images
 
 
 def _check_images(images: Images) -> Any:
-    """The images for a DataLoader: of a dataset the images alone, without its transform."""
+    """The images for a DataLoader: of a dataset the images alone, without its transform. Raises as `predict_scores`."""
     if isinstance(images, Dataset):
         if "image" not in images.column_names:
             raise ValueError(f"The dataset must have a column image, it has {', '.join(images.column_names)}")
@@ -153,7 +181,12 @@ def _check_images(images: Images) -> Any:
     return images
 
 
-def _pixel_values(processor: BaseImageProcessor, items: Sequence[Any]) -> Tensor:
+def read_images(processor: BaseImageProcessor, items: Sequence[Any]) -> Tensor:
+    """B paths, PIL images or rows with an `image` → pixel values (B, num_channels, H, W).
+
+    Raises:
+        ValueError: for what cannot be read as an image.
+    """
     images = [_read(item["image"] if isinstance(item, Mapping) else item) for item in items]
     return processor(images, return_tensors="pt")["pixel_values"]
 
@@ -163,6 +196,13 @@ def _read(image: str | os.PathLike[str] | Image.Image) -> Image.Image:
         return to_rgb(image if isinstance(image, Image.Image) else Image.open(image))
     except Exception as error:  # Pillow has a kind for every format
         raise ValueError(f"{image} cannot be read as an image: {error}") from error
+
+
+@torch.inference_mode()
+def score_images(model: GKGNetForImageClassification, pixel_values: Tensor) -> NDArray[np.float32]:
+    """Pixel values (B, num_channels, H, W) → probabilities (B, L), the sigmoid of the logits."""
+    logits = model(pixel_values.to(model.device, model.dtype)).logits
+    return logits.float().sigmoid().cpu().numpy()
 
 
 @contextmanager
@@ -177,17 +217,20 @@ def _eval_mode(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def _expand(path: Path) -> list[Path]:
-    if path.is_file():
-        return [path]
-    pattern = os.path.join(glob.escape(str(path)), "**") if path.is_dir() else str(path)
-    matches = sorted(Path(match) for match in glob.glob(pattern, recursive=True))
-    if not matches:
-        raise FileNotFoundError(f"No file or folder matches {path}")
-    images = [match for match in matches if match.suffix.lower() in image_suffixes() and match.is_file()]
-    if not images:
-        raise ValueError(f"No image in {path}: nothing in it ends in .jpg, .png or another suffix of images")
-    return images
+def check_not_nan(scores: NDArray[Any], first_image: int = 0) -> None:
+    """Raise ValueError if there is a NaN among scores (N, L); `first_image` is the number of their first row."""
+    if (missing := np.isnan(scores)).any():
+        image, label = np.argwhere(missing)[0]
+        raise ValueError(
+            f"scores must be numbers, got NaN for image {first_image + image}, label {label} ({missing.sum():,} of "
+            f"{missing.size:,} like it). A network whose training diverged gives NaN: go back to an earlier checkpoint"
+        )
+
+
+def model_label_names(model: GKGNetForImageClassification) -> list[str]:
+    """The names of a model's labels in the order of its scores."""
+    names = {int(i): str(name) for i, name in (model.config.id2label or {}).items()}
+    return [names[i] for i in sorted(names)]
 
 
 def label_thresholds(threshold: ArrayLike, num_labels: int) -> NDArray[np.float64]:
@@ -202,3 +245,20 @@ def label_thresholds(threshold: ArrayLike, num_labels: int) -> NDArray[np.float6
     if (outside := ~((thresholds >= 0) & (thresholds <= 1))).any():
         raise ValueError(f"threshold must be in [0, 1], got {thresholds[outside][0]}")
     return np.broadcast_to(thresholds, num_labels)
+
+
+def choose_labels(
+    scores: NDArray[np.float32], names: Sequence[str], thresholds: NDArray[np.float64], top_k: int | None = None
+) -> list[dict[str, Any]]:
+    """The labels of one image, highest score first: those at or above their threshold, at most `top_k`.
+
+    Args:
+        scores, thresholds: (L,).
+        names: of the L labels.
+
+    >>> choose_labels(np.array([0.25, 0.5, 0.75]), ["cat", "dog", "owl"], label_thresholds(0.5, 3))
+    [{'label': 'owl', 'score': 0.75}, {'label': 'dog', 'score': 0.5}]
+    """
+    order = np.argsort(-scores, kind="stable")
+    chosen = order[scores[order] >= thresholds[order]][:top_k]
+    return [{"label": names[label], "score": float(scores[label])} for label in chosen]

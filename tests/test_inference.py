@@ -141,6 +141,31 @@ def test_a_bfloat16_model_gives_float32_scores(processor, photos):
     assert len(np.unique(scores)) > 1
 
 
+def test_nan_names_the_first_image_and_label_in_predict_and_evaluate(model, processor, photos, dataset):
+    def diverge(_, inputs, outputs):
+        outputs.logits[1, 2] = torch.nan if len(inputs[0]) < 3 else 0  # in the last batch alone, images 5 and 6
+        return outputs
+
+    hook = model.register_forward_hook(diverge)
+    try:
+        for function, images in ((predict_scores, photos), (predict, photos), (evaluate, dataset)):
+            with pytest.raises(ValueError, match=r"got NaN for image 6, label 2 .* training diverged"):
+                function(model, processor, images, batch_size=5)
+    finally:
+        hook.remove()
+
+
+def test_infinite_logits_are_scores_of_zero_and_one(model, processor, photos):
+    def saturate(_, inputs, outputs):
+        outputs.logits[:, :2] = torch.tensor([torch.inf, -torch.inf])
+        return outputs
+
+    hook = model.register_forward_hook(saturate)
+    scores = predict_scores(model, processor, photos[:2])
+    hook.remove()
+    assert scores[:, :2].tolist() == [[1, 0], [1, 0]]
+
+
 def test_unusable_images_are_one_clear_error(model, processor, photos, tmp_path, dataset):
     with pytest.raises(FileNotFoundError, match=r"nowhere\.png"):
         predict_scores(model, processor, [photos[0], tmp_path / "nowhere.png"])
@@ -193,9 +218,12 @@ def test_thresholds_stored_in_the_configuration_decide(model, processor, photos,
         predict(reloaded, processor, photos, threshold=[0.5])
 
 
-def test_label_names_stand_in_the_order_of_their_ids():
-    model = GKGNetForImageClassification(small_config(num_labels=3, id2label={2: "c", 0: "a", 1: "b"}))
-    assert model_label_names(model) == ["a", "b", "c"]
+@pytest.mark.parametrize("key", [int, str])
+def test_label_names_stand_in_the_order_of_their_ids(key):
+    names = [f"label{i}" for i in range(12)]
+    id2label = {key(i): names[i] for i in reversed(range(12))}
+    model = GKGNetForImageClassification(small_config(id2label=id2label))
+    assert model_label_names(model) == names
 
 
 def test_images_are_found_in_files_folders_and_patterns(tmp_path, monkeypatch):
@@ -258,6 +286,7 @@ def test_an_evaluation_fits_into_a_json_file(model, processor, dataset):
     content = json.loads(json.dumps(evaluation.to_dict(), allow_nan=False))
     assert content["metrics"] == evaluation.metrics
     assert content["num_images"] == 7
+    assert content["random_baseline_mAP"] == evaluation.random_baseline_map
     assert content["size_metrics"]["mAP_small"] is None
     assert [row["label"] for row in content["per_label"]] == NAMES
     assert content["per_label"][4]["AP"] is None
@@ -268,7 +297,8 @@ def test_an_evaluation_fits_into_a_json_file(model, processor, dataset):
 def test_the_table_names_what_matters(model, processor, dataset, photos):
     evaluation = evaluate(model, processor, dataset)
     lines = str(evaluation).splitlines()
-    assert lines[0] == f"mAP {evaluation.metrics['mAP']:.1f} (chance {evaluation.chance:.1f}) on 7 images, 5 labels"
+    found = f"mAP {evaluation.metrics['mAP']:.1f} (random baseline {evaluation.random_baseline_map:.1f})"
+    assert lines[0] == f"{found} on 7 images, 5 labels"
     assert lines[1].startswith("mAP by object size: small none, medium")
     assert "Labels without a positive, left out of the means: elk" in lines
     assert "Lowest AP" not in str(evaluation)

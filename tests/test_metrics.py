@@ -1,4 +1,5 @@
 import evaluate
+import ml_dtypes
 import numpy as np
 import pytest
 import torch
@@ -6,9 +7,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, precision_recall_fscore_support
 
-from gkgnet_hf.evaluation import metric_module, multilabel_metrics
+from gkgnet_hf.evaluation import (
+    average_precision,
+    evaluate_scores,
+    fit_thresholds,
+    metric_module,
+    multilabel_metrics,
+    per_label_metrics,
+    random_baseline_map,
+    size_metrics,
+)
+from gkgnet_hf.evaluation.label_order import best_label_order
 from gkgnet_hf.evaluation.metric_module import MultiLabelMetric
-from gkgnet_hf.evaluation.metrics import average_precision, chance_map, per_label_metrics, size_metrics
 
 
 def random_data(seed, images=40, labels=6, levels=5, unknown=0.2):
@@ -142,18 +152,19 @@ def test_a_size_without_objects_has_no_map_and_labels_are_averaged():
 
 
 @pytest.mark.parametrize("area", [0, np.nan, -1])
-def test_a_label_that_is_there_needs_an_area(area):
+def test_a_positive_label_needs_an_area(area):
     with pytest.raises(ValueError, match=r"above 0 .* got .* for image 1, label 0 \(1 of 2 like it\)"):
         size_metrics([[0.9], [0.5]], [[1], [1]], [[50], [area]])
     with pytest.raises(ValueError, match=r"\(2, 1\), got \(1, 1\)"):
         size_metrics([[0.9], [0.5]], [[1], [1]], [[50]])
 
 
-def test_chance_is_the_map_of_equal_scores():
+def test_the_random_baseline_is_the_map_of_equal_scores():
     _, targets = random_data(3)
     targets[:, 0] = 0
-    assert chance_map(targets) == pytest.approx(multilabel_metrics(np.full(targets.shape, 0.5), targets)["mAP"])
-    assert np.isnan(chance_map([[0]]))
+    equal = np.full(targets.shape, 0.5)
+    assert random_baseline_map(targets) == pytest.approx(multilabel_metrics(equal, targets)["mAP"])
+    assert np.isnan(random_baseline_map([[0]]))
 
 
 @pytest.mark.parametrize("load", [False, True], ids=["class", "file"])
@@ -172,11 +183,13 @@ def test_streamed_batches_give_the_metrics_of_the_whole(load, tmp_path, monkeypa
         assert actual == multilabel_metrics(scores, targets, threshold=0.3, top_k=2)
 
 
-def test_the_metric_takes_what_a_model_gives(tmp_path):
-    logits, targets = torch.randn(4, 3, requires_grad=True), torch.tensor([[1.0, 0, -1], [0, 1, 1]] * 2)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_metric_takes_what_a_model_gives(dtype, tmp_path):
+    logits = torch.randn(4, 3, dtype=dtype, requires_grad=True)
+    targets = torch.tensor([[1.0, 0, -1], [0, 1, 1]] * 2, dtype=dtype)
     metric = MultiLabelMetric(cache_dir=str(tmp_path), keep_in_memory=True)
     actual = metric.compute(predictions=logits.sigmoid(), references=targets)
-    assert actual == multilabel_metrics(logits.sigmoid().detach(), targets)
+    assert actual == multilabel_metrics(logits.sigmoid(), targets)
 
 
 @pytest.mark.parametrize(
@@ -184,13 +197,50 @@ def test_the_metric_takes_what_a_model_gives(tmp_path):
     [
         ([[0.5]], [[1, 0]], r"\(1, 1\) and \(1, 2\)"),
         ([[3.2]], [[1]], "sigmoid.*3.2"),
-        ([[np.nan]], [[1]], "probabilities"),
         ([[0.5]], [[0.5]], "got 0.5"),
     ],
 )
 def test_wrong_input_is_one_clear_error(scores, targets, message):
     with pytest.raises(ValueError, match=message):
         multilabel_metrics(scores, targets)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        multilabel_metrics,
+        per_label_metrics,
+        average_precision,
+        fit_thresholds,
+        best_label_order,
+        lambda scores, targets: size_metrics(scores, targets, np.ones((2, 2))),
+        lambda scores, targets: evaluate_scores(scores, targets, ["cat", "dog"]),
+    ],
+)
+def test_nan_among_the_scores_names_the_first_image_and_label(function):
+    with pytest.raises(ValueError, match=r"got NaN for image 1, label 0 \(1 of 4 like it\).*training diverged"):
+        function([[0.5, 0.5], [np.nan, 0.5]], [[1, 0], [0, 1]])
+
+
+def in_another_library(values, dtype):
+    """The values as a tensor that wants gradients, or as an array of ml_dtypes."""
+    if isinstance(dtype, torch.dtype):
+        return torch.tensor(values, dtype=dtype, requires_grad=dtype.is_floating_point)
+    return np.array(values).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64, ml_dtypes.bfloat16])
+@pytest.mark.parametrize("target_dtype", [torch.int64, torch.bfloat16, torch.bool, ml_dtypes.bfloat16, np.int8])
+def test_tensors_and_half_precision_give_the_metrics_of_their_values(dtype, target_dtype):
+    scores, targets = random_data(5, levels=4, unknown=0)  # quarters are exact in every dtype
+    given = in_another_library(scores, dtype), in_another_library(targets, target_dtype)
+    assert multilabel_metrics(*given) == multilabel_metrics(scores, targets)
+    areas = in_another_library(np.full(targets.shape, 2000), dtype)
+    assert size_metrics(*given, areas)["mAP_medium"] == multilabel_metrics(scores, targets)["mAP"]
+    assert fit_thresholds(*given) == fit_thresholds(scores, targets)
+    assert random_baseline_map(given[1]) == random_baseline_map(targets)
+    names = [f"label{i}" for i in range(6)]
+    assert evaluate_scores(*given, names).to_dict() == evaluate_scores(scores, targets, names).to_dict()
 
 
 @pytest.mark.parametrize(

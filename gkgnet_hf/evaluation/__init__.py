@@ -1,6 +1,6 @@
 """How good a model is: metrics, decision thresholds, evaluation of a dataset."""
 
-from .metrics import average_precision, multilabel_metrics, per_label_metrics, size_metrics
+from .metrics import average_precision, multilabel_metrics, per_label_metrics, random_baseline_map, size_metrics
 from .results import Evaluation, evaluate, evaluate_scores
 from .thresholds import fit_thresholds
 
@@ -12,5 +12,6 @@ __all__ = [
     "fit_thresholds",
     "multilabel_metrics",
     "per_label_metrics",
+    "random_baseline_map",
     "size_metrics",
 ]

@@ -12,7 +12,7 @@ from transformers import BaseImageProcessor
 from ..data.columns import label_names
 from ..modeling.modeling_gkgnet import GKGNetForImageClassification
 from ..predict import predict_scores
-from .metrics import average_precision
+from .metrics import average_precision, check_arrays
 
 # Of orders with the same mAP the one that moves fewest labels wins; an AP differs by more than this or not at all.
 STAYING = 1e-9
@@ -102,18 +102,16 @@ def best_label_order(scores: ArrayLike, targets: ArrayLike) -> LabelOrder:
         targets: (N, L) of the dataset's labels; 1, 0, and −1 or NaN for unknown.
 
     Raises:
-        ValueError: for shapes that differ, or if no label has a positive.
+        ValueError: for shapes that differ, NaN among the scores, or if no label has a positive.
 
     >>> best = best_label_order([[0.9, 0.2], [0.1, 0.8]], [[0, 1], [1, 0]])
     >>> best.order, best.given_map, best.best_map
     ([1, 0], 50.0, 100.0)
     """
-    scores, targets = np.asarray(scores), np.asarray(targets)
-    if scores.ndim != 2 or scores.shape != targets.shape:
-        raise ValueError(f"scores and targets must both be (images, labels), got {scores.shape} and {targets.shape}")
-    if not (targets == 1).any():
-        raise ValueError(f"No label of the {len(targets)} images has a positive, so no order can be told from another")
-    columns = (np.broadcast_to(column[:, None], targets.shape) for column in scores.T)
+    scores, positive, _ = check_arrays(scores, targets)
+    if not positive.any():
+        raise ValueError(f"No label of the {len(scores)} images has a positive, so no order can be told from another")
+    columns = (np.broadcast_to(column[:, None], scores.shape) for column in scores.T)
     precisions = 100 * np.stack([average_precision(column, targets) for column in columns])  # outputs × labels
     places = np.arange(len(precisions))
     _, order = linear_sum_assignment(np.nan_to_num(precisions) + STAYING * np.eye(len(places)), maximize=True)

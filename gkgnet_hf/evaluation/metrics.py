@@ -1,11 +1,15 @@
-"""Multi-label metrics of the literature, in percent, on arrays."""
+"""Multi-label metrics of the literature, in percent, on arrays.
+
+Every function takes what numpy takes, and torch tensors of any dtype and device.
+"""
 
 from collections.abc import Iterator
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 
-from ..predict import label_thresholds
+from ..predict import check_not_nan, label_thresholds
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.floating]
@@ -35,13 +39,13 @@ def multilabel_metrics(
         Metric name → percent. NaN where nothing is defined (no positive at all).
 
     Raises:
-        ValueError: for shapes that differ, scores or thresholds outside [0, 1] or other targets.
+        ValueError: for shapes that differ, NaN among the scores, scores or thresholds outside [0, 1], other targets.
 
     >>> metrics = multilabel_metrics([[0.9, 0.2], [0.1, 0.8]], [[1, 0], [0, 1]])
     >>> metrics["mAP"], metrics["CF1"]
     (100.0, 100.0)
     """
-    scores, positive, known = check_arrays(scores, targets)
+    scores, positive, known = check_probabilities(scores, targets)
     predicted = known & (scores >= label_thresholds(threshold, scores.shape[1]))
     metrics = {"mAP": _mean_average_precision(scores, positive, known)}
     metrics |= _precision_recall(predicted, positive)
@@ -66,7 +70,7 @@ def per_label_metrics(scores: ArrayLike, targets: ArrayLike, threshold: ArrayLik
     >>> metrics["precision"].tolist(), metrics["recall"].tolist(), metrics["unknown"].tolist()
     ([50.0, 0.0], [100.0, nan], [0, 1])
     """
-    scores, positive, known = check_arrays(scores, targets)
+    scores, positive, known = check_probabilities(scores, targets)
     predicted = known & (scores >= label_thresholds(threshold, scores.shape[1]))
     hits, num_predicted, num_positive = (predicted & positive).sum(0), predicted.sum(0), positive.sum(0)
     support = np.where(num_positive > 0, num_positive, np.nan)
@@ -90,18 +94,19 @@ def size_metrics(scores: ArrayLike, targets: ArrayLike, areas: ArrayLike) -> dic
 
     Args:
         scores, targets: as in `multilabel_metrics`.
-        areas: (N, L) area of the image's largest object of the label in pixels²; read only where the label is there.
+        areas: (N, L) area of the image's largest object of the label in pixels²; read only where the label is
+            positive.
 
     Returns:
         mAP_small, mAP_medium and mAP_large in percent; NaN where no label has an object of that size.
 
     Raises:
-        ValueError: for a label that is there without an area; else as in `multilabel_metrics`.
+        ValueError: for a positive label without an area; else as in `multilabel_metrics`.
 
     >>> size_metrics([[0.9], [0.5], [0.1]], [[1], [0], [1]], [[100**2], [0], [20**2]])
     {'mAP_small': 50.0, 'mAP_medium': nan, 'mAP_large': 100.0}
     """
-    scores, positive, known = check_arrays(scores, targets)
+    scores, positive, known = check_probabilities(scores, targets)
     areas = check_areas(areas, positive)
     metrics = {}
     for name, (smallest, limit) in SIZES.items():
@@ -110,18 +115,21 @@ def size_metrics(scores: ArrayLike, targets: ArrayLike, areas: ArrayLike) -> dic
     return metrics
 
 
-def chance_map(targets: ArrayLike) -> float:
-    """mAP in percent of scores that know nothing: the mean frequency of the labels.
+def random_baseline_map(targets: ArrayLike) -> float:
+    """mAP in percent of a classifier that scores at random: the mean frequency of the labels.
 
     Args:
         targets: (N, L) as in `multilabel_metrics`; labels without positives are left out here too.
 
-    >>> chance_map([[1, 0], [0, 0], [-1, 0]])
+    Raises:
+        ValueError: for other targets.
+
+    >>> random_baseline_map([[1, 0], [0, 0], [-1, 0]])
     50.0
     """
     positive, known = positive_and_known(targets)
-    there = positive.any(0)
-    return 100 * _mean(positive.sum(0)[there] / known.sum(0)[there])
+    evaluated = positive.any(0)
+    return 100 * _mean(positive.sum(0)[evaluated] / known.sum(0)[evaluated])
 
 
 def average_precision(scores: ArrayLike, targets: ArrayLike) -> NDArray[np.float64]:
@@ -134,10 +142,13 @@ def average_precision(scores: ArrayLike, targets: ArrayLike) -> NDArray[np.float
     Returns:
         (L,) fractions; NaN for a label without positives.
 
+    Raises:
+        ValueError: for shapes that differ, NaN among the scores, other targets.
+
     >>> average_precision([[0.9], [0.8], [0.7]], [[1], [0], [1]]).round(4)
     array([0.8333])
     """
-    return _average_precision(np.asarray(scores), *positive_and_known(targets))
+    return _average_precision(*check_arrays(scores, targets))
 
 
 def _average_precision(scores: Floats, positive: Bools, known: Bools) -> NDArray[np.float64]:
@@ -169,12 +180,12 @@ def _highest(scores: Floats, known: Bools, top_k: int) -> Bools:
 def _precision_recall(predicted: Bools, positive: Bools) -> dict[str, float]:
     hits = (predicted & positive).sum(0)
     num_predicted, num_positive = predicted.sum(0), positive.sum(0)
-    there = num_positive > 0
+    evaluated = num_positive > 0
     metrics = {
-        "CP": _mean(hits[there] / np.maximum(num_predicted[there], 1)),
-        "CR": _mean(hits[there] / num_positive[there]),
+        "CP": _mean(hits[evaluated] / np.maximum(num_predicted[evaluated], 1)),
+        "CR": _mean(hits[evaluated] / num_positive[evaluated]),
         "OP": hits.sum() / max(num_predicted.sum(), 1),
-        "OR": hits.sum() / num_positive.sum() if there.any() else np.nan,
+        "OR": hits.sum() / num_positive.sum() if evaluated.any() else np.nan,
     }
     for average in "CO":
         precision, recall = metrics[f"{average}P"], metrics[f"{average}R"]
@@ -186,48 +197,50 @@ def _mean(values: NDArray[np.float64]) -> float:
     return float(values.mean()) if values.size else float("nan")
 
 
-def check_arrays(scores: ArrayLike, targets: ArrayLike) -> tuple[Floats, Bools, Bools]:
-    """Scores, where a label is there, and where that is known, all (N, L).
+def check_probabilities(scores: ArrayLike, targets: ArrayLike) -> tuple[Floats, Bools, Bools]:
+    """Scores, where a label is positive, and where it is known, all (N, L).
 
-    Args:
-        scores: (N, L) probabilities.
-        targets: (N, L); 1, 0, and −1 or NaN for unknown.
-
-    Raises:
-        ValueError: for shapes that differ, scores outside [0, 1] or other targets.
+    Args, Raises: as in `multilabel_metrics`.
     """
-    scores = _floats(scores)
-    positive, known = positive_and_known(targets)
-    if scores.ndim != 2 or scores.shape != positive.shape:
-        raise ValueError(f"scores and targets must both be (images, labels), got {scores.shape} and {positive.shape}")
-    if scores.size and not (scores.min() >= 0 and scores.max() <= 1):  # NaN too
+    scores, positive, known = check_arrays(scores, targets)
+    if scores.size and not (scores.min() >= 0 and scores.max() <= 1):
         raise ValueError(
             f"scores must be probabilities in [0, 1] (apply a sigmoid to logits), got {scores.min()} to {scores.max()}"
         )
     return scores, positive, known
 
 
+def check_arrays(scores: ArrayLike, targets: ArrayLike) -> tuple[Floats, Bools, Bools]:
+    """Scores of any range, where a label is positive, and where it is known; ValueError unless all are (N, L)."""
+    scores = as_floats(scores)
+    positive, known = positive_and_known(targets)
+    if scores.ndim != 2 or scores.shape != positive.shape:
+        raise ValueError(f"scores and targets must both be (images, labels), got {scores.shape} and {positive.shape}")
+    check_not_nan(scores)
+    return scores, positive, known
+
+
 def check_areas(areas: ArrayLike, positive: Bools) -> Floats:
-    """Areas (N, L) of the largest object of each label; those where the label is not there mean nothing.
+    """Areas (N, L) of the largest object of each label; those of labels that are not positive mean nothing.
 
     Raises:
-        ValueError: for shapes that differ, or a label that is there without an area above 0.
+        ValueError: for shapes that differ, or a positive label without an area above 0.
     """
-    areas = _floats(areas)
+    areas = as_floats(areas)
     if areas.shape != positive.shape:
         raise ValueError(f"areas must be (images, labels) as targets {positive.shape}, got {areas.shape}")
     if (missing := positive & ~(areas > 0)).any():
         image, label = np.argwhere(missing)[0]
         raise ValueError(
-            f"areas must be above 0 where the label is there, got {areas[image, label]} for image {image}, label "
+            f"areas must be above 0 where the label is positive, got {areas[image, label]} for image {image}, label "
             f"{label} ({missing.sum():,} of {positive.sum():,} like it)"
         )
     return areas
 
 
 def positive_and_known(targets: ArrayLike) -> tuple[Bools, Bools]:
-    """Where a label is there, and where that is known; ValueError unless all are 1, 0, −1 or NaN."""
-    targets = _floats(targets)
+    """Where a label is positive, and where it is known; ValueError unless all targets are 1, 0, −1 or NaN."""
+    targets = as_floats(targets)
     positive = targets == 1
     known = positive | (targets == 0)
     strange = ~(known | (targets == -1) | np.isnan(targets))
@@ -236,8 +249,20 @@ def positive_and_known(targets: ArrayLike) -> tuple[Bools, Bools]:
     return positive, known
 
 
+def as_floats(values: ArrayLike) -> Floats:
+    """Values as float32 or float64: a tensor of any dtype and device, an array of any dtype (bfloat16 too), or lists.
+
+    >>> as_floats(torch.ones(2, dtype=torch.bfloat16, requires_grad=True))
+    array([1., 1.], dtype=float32)
+    """
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu().to(torch.promote_types(values.dtype, torch.float32)).numpy()
+    array = np.asarray(values)
+    return array if array.dtype in (np.float32, np.float64) else array.astype(np.float64)
+
+
 def by_label(scores: Floats, positive: Bools, known: Bools) -> Iterator[tuple[Floats, Bools]]:
-    """For each label the scores (K,) of the images where it is known, and whether it is there (K,)."""
+    """For each label the scores (K,) of the images where it is known, and whether it is positive (K,)."""
     for label in range(scores.shape[1]):
         rows = known[:, label]
         yield scores[rows, label], positive[rows, label]
@@ -245,6 +270,9 @@ def by_label(scores: Floats, positive: Bools, known: Bools) -> Iterator[tuple[Fl
 
 def count_cuts(scores: Floats, positive: Bools) -> tuple[Floats, Counts, Counts]:
     """What is predicted when scores are cut at each of their C distinct values, equal scores together.
+
+    Average precision and the fitted thresholds follow from these counts. scikit-learn's curves give the same, 3.7 times
+    as slowly for 40,137 images and 80 labels, and `best_label_order` asks for 80 times as many.
 
     Args:
         scores: (K,), at least one.
@@ -260,8 +288,3 @@ def count_cuts(scores: Floats, positive: Bools) -> tuple[Floats, Counts, Counts]
     scores = scores[order]
     last = np.flatnonzero(np.append(scores[1:] != scores[:-1], True))
     return scores[last], np.cumsum(positive[order], dtype=np.int64)[last], last + 1
-
-
-def _floats(values: ArrayLike) -> Floats:
-    array = np.asarray(values)
-    return array if array.dtype.kind == "f" else array.astype(np.float64)

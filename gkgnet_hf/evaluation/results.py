@@ -1,4 +1,4 @@
-"""A model's metrics on a dataset, with the tables that report them."""
+"""Evaluate a model on a dataset: its metrics, and the tables that report them."""
 
 import math
 from dataclasses import dataclass, replace
@@ -6,13 +6,23 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset, IterableDataset
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from transformers import BaseImageProcessor
 
 from ..data.columns import label_names
 from ..modeling.modeling_gkgnet import GKGNetForImageClassification
 from ..predict import model_label_names, predict_scores
-from .metrics import Counts, Floats, chance_map, check_areas, multilabel_metrics, per_label_metrics, size_metrics
+from .label_order import check_label_count
+from .metrics import (
+    Counts,
+    Floats,
+    as_floats,
+    check_areas,
+    multilabel_metrics,
+    per_label_metrics,
+    random_baseline_map,
+    size_metrics,
+)
 from .thresholds import UNFITTED, fit_thresholds
 
 NUM_WORST = 5
@@ -26,11 +36,11 @@ class Evaluation:
         metrics: `multilabel_metrics` at a threshold of 0.5.
         fitted_metrics: the same at the configuration's `decision_threshold`, if that is another.
         size_metrics: mAP by object size, if the dataset knows `label_areas`.
-        chance: mAP of scores that know nothing.
+        random_baseline_map: mAP of a classifier that scores at random.
         per_label: `per_label_metrics` at the configuration's `decision_threshold`.
         label_names: in the order of the scores.
-        scores: (N, L) float32 probabilities.
-        targets: (N, L) float32; 1, 0, and −1 or NaN for unknown.
+        scores: (N, L) probabilities.
+        targets: (N, L); 1, 0, and −1 or NaN for unknown.
         threshold: the decision threshold of `fitted_metrics` and `per_label`, one for all labels or one a label.
 
     `print` shows it as a table; `to_dict` gives what fits into a JSON file.
@@ -39,11 +49,11 @@ class Evaluation:
     metrics: dict[str, float]
     fitted_metrics: dict[str, float] | None
     size_metrics: dict[str, float] | None
-    chance: float
+    random_baseline_map: float
     per_label: dict[str, Floats | Counts]
     label_names: list[str]
-    scores: NDArray[np.float32]
-    targets: NDArray[np.float32]
+    scores: Floats
+    targets: Floats
     threshold: float | list[float] = UNFITTED
 
     @property
@@ -71,7 +81,7 @@ class Evaluation:
                 "fitted_metrics": self.fitted_metrics,
                 "threshold": self.threshold,
                 "size_metrics": self.size_metrics,
-                "chance_mAP": self.chance,
+                "random_baseline_mAP": self.random_baseline_map,
                 "per_label": [
                     {"label": name, **dict(zip(self.per_label, row, strict=True))}
                     for name, row in zip(self.label_names, rows, strict=True)
@@ -81,8 +91,8 @@ class Evaluation:
 
     def __str__(self) -> str:
         lines = [
-            f"mAP {self.metrics['mAP']:.1f} (chance {self.chance:.1f}) on {self.num_images:,} images, "
-            f"{len(self.label_names)} labels"
+            f"mAP {self.metrics['mAP']:.1f} (random baseline {self.random_baseline_map:.1f}) on {self.num_images:,} "
+            f"images, {len(self.label_names)} labels"
         ]
         if self.size_metrics:
             sizes = (
@@ -125,7 +135,7 @@ def evaluate(
             in the model's order; with `label_areas` the mAP comes by object size too.
 
     Raises:
-        ValueError: if the dataset's labels are not the model's, or a label that is there has no area; as in
+        ValueError: if the dataset's labels are not the model's, or a positive label has no area; as in
             `predict_scores` and `multilabel_metrics`.
         TypeError: for a streaming dataset.
 
@@ -138,19 +148,20 @@ def evaluate(
     if not isinstance(dataset, Dataset):
         raise TypeError(f"evaluate reads a datasets.Dataset, got {type(dataset).__name__}")
     names = model_label_names(model)
+    check_label_count(model, dataset)
     _check_names(label_names(dataset), names)
     targets, areas = _column(dataset, "labels"), label_areas(dataset)
-    chance_map(targets)  # an error of the labels comes before the long work
+    random_baseline_map(targets)  # an error of the labels comes before the long work
     scores = predict_scores(model, processor, dataset, batch_size, num_workers)
     return evaluate_scores(scores, targets, names, model.config.decision_threshold, areas)
 
 
 def evaluate_scores(
-    scores: NDArray[np.float32],
-    targets: NDArray[np.float32],
+    scores: ArrayLike,
+    targets: ArrayLike,
     label_names: list[str],
     threshold: float | list[float] = UNFITTED,
-    areas: NDArray[np.float32] | None = None,
+    areas: ArrayLike | None = None,
 ) -> Evaluation:
     """Compare scores with labels.
 
@@ -166,12 +177,12 @@ def evaluate_scores(
     >>> evaluate_scores(scores, targets, ["cat", "dog"]).metrics["mAP"]
     100.0
     """
-    thresholds = np.asarray(threshold)
+    scores, targets, thresholds = as_floats(scores), as_floats(targets), np.asarray(threshold)
     return Evaluation(
         metrics=multilabel_metrics(scores, targets),
         fitted_metrics=multilabel_metrics(scores, targets, thresholds) if (thresholds != UNFITTED).any() else None,
         size_metrics=size_metrics(scores, targets, areas) if areas is not None else None,
-        chance=chance_map(targets),
+        random_baseline_map=random_baseline_map(targets),
         per_label=per_label_metrics(scores, targets, thresholds),
         label_names=label_names,
         scores=scores,
@@ -184,7 +195,7 @@ def label_areas(dataset: Dataset | IterableDataset) -> NDArray[np.float32] | Non
     """The column `label_areas`, (N, L) in pixels²; None for a dataset that has none or is streamed.
 
     Raises:
-        ValueError: if a label that is there has no area.
+        ValueError: if a positive label has no area.
     """
     if not isinstance(dataset, Dataset) or "label_areas" not in dataset.column_names:
         return None
@@ -194,8 +205,6 @@ def label_areas(dataset: Dataset | IterableDataset) -> NDArray[np.float32] | Non
 
 
 def _check_names(names: list[str], model_names: list[str]) -> None:
-    if len(names) != len(model_names):
-        raise ValueError(f"The dataset must have the model's {len(model_names)} labels, it has {len(names)}")
     for label, (name, model_name) in enumerate(zip(names, model_names, strict=True)):
         if name != model_name:
             raise ValueError(

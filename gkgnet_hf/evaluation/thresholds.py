@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .metrics import Bools, Floats, by_label, check_arrays, count_cuts
+from .metrics import Bools, Floats, by_label, check_probabilities, count_cuts
 
 UNFITTED = 0.5
 
@@ -23,13 +23,13 @@ def fit_thresholds(scores: ArrayLike, targets: ArrayLike, per_label: bool = True
         L numbers, or one; 0.5 where there is no positive to fit to.
 
     Raises:
-        ValueError: for shapes that differ, scores outside [0, 1] or other targets.
+        ValueError: as in `multilabel_metrics`.
 
     >>> scores, targets = [[0.9, 0.3], [0.5, 0.2], [0.3, 0.1]], [[1, 1], [0, 1], [0, 0]]
     >>> fit_thresholds(scores, targets)
     [0.7, 0.15000000000000002]
     """
-    scores, positive, known = check_arrays(scores, targets)
+    scores, positive, known = check_probabilities(scores, targets)
     if per_label:
         return [_best_threshold(*label) for label in by_label(scores, positive, known)]
     return _best_threshold(scores[known], positive[known])

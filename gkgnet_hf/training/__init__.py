@@ -10,11 +10,11 @@ from ..data.voc import load_voc
 from ..evaluation.metrics import average_precision, multilabel_metrics, per_label_metrics, size_metrics
 from ..evaluation.results import Evaluation, evaluate
 from ..evaluation.thresholds import fit_thresholds
-from ..predict import find_images, predict, predict_scores
+from ..predict import find_images, load_model, predict, predict_scores
 from .arguments import MultiLabelTrainingArguments
 from .augmented import TransformedDataset, transform_stream
 from .experiment import run_training
-from .initialize import create_model, load_model
+from .initialize import create_model
 from .losses import MultiLabelLoss
 from .oversampling import oversample
 from .recipe import read_recipe

@@ -14,6 +14,7 @@ from ..hub.released import load_backbone_checkpoint, load_released_checkpoint
 from ..modeling.configuration_gkgnet import VARIANTS, GKGNetConfig
 from ..modeling.modeling_gkgnet import GKGNetForImageClassification
 from ..modeling.vision_gnn import resize_position_embedding
+from ..predict import load_model
 
 logger = logging.getLogger(__name__)
 
@@ -77,25 +78,6 @@ def _check_fields(config: dict[str, Any]) -> None:
         raise ValueError(
             f"{name} is no field of GKGNetConfig to set here{f'; did you mean {close[0]}?' if close else ''}"
         )
-
-
-def load_model(model: str) -> GKGNetForImageClassification:
-    """A trained GKGNet with its classifier.
-
-    Args:
-        model: folder, or name on the Hub as "user/name".
-
-    Raises:
-        FileNotFoundError: if it is neither.
-        ValueError: if it is another kind of model, or weights are missing or damaged.
-
-    Example:
-
-        model = load_model("my-gkgnet")
-    """
-    if not Path(model).is_dir() and model.count("/") != 1:
-        raise FileNotFoundError(f"There is no folder {model} (a model on the Hub is called user/name)")
-    return GKGNetForImageClassification.from_pretrained(model)
 
 
 @torch.no_grad()

@@ -104,7 +104,8 @@ def test_metadata_tell_the_hub_what_it_is(folder):
 def test_tables_hold_the_numbers_of_the_evaluation(folder):
     card = write_card(folder).read_text()
     found = json.loads((folder / "evaluation.json").read_text())
-    assert f"**mAP {found['metrics']['mAP']:.1f}** (chance {found['chance_mAP']:.1f}) on 40 images of photos" in card
+    baseline = f"(random baseline {found['random_baseline_mAP']:.1f})"
+    assert f"**mAP {found['metrics']['mAP']:.1f}** {baseline} on 40 images of photos" in card
     results = rows(card, "Results")
     for row, suffix in (("threshold 0.5", ""), ("threshold 0.5, top 3", "_top3")):
         assert results[row] == [f"{found['metrics'][n + suffix]:.1f}" for n in ("CP", "CR", "CF1", "OP", "OR", "OF1")]

@@ -62,8 +62,9 @@ def result_sentence(evaluation: Mapping[str, Any], dataset: str | None) -> str:
     if not evaluation:
         return ""
     text = f"**mAP {_number(evaluation['metrics']['mAP'])}**"
-    if evaluation.get("chance_mAP") is not None:
-        text += f" (chance {_number(evaluation['chance_mAP'])})"
+    baseline = evaluation.get("random_baseline_mAP", evaluation.get("chance_mAP"))  # the second until version 0.3
+    if baseline is not None:
+        text += f" (random baseline {_number(baseline)})"
     images = f"{evaluation['num_images']:,} images" if "num_images" in evaluation else "images"
     split = f", split {escape(evaluation['split'])}" if evaluation.get("split") else ""
     return f"{text} on {images}{f' of {escape(dataset)}' if dataset else ''}{split}."

@@ -299,15 +299,19 @@ def push(
     private: Annotated[bool, typer.Option("--private", help="Make it private.")] = False,
     revision: Annotated[str | None, typer.Option(help="Branch (default: main); made if it is not there.")] = None,
     create_pr: Annotated[bool, typer.Option("--create-pr", help="Propose it in a pull request.")] = False,
+    overwrite_card: Annotated[
+        bool, typer.Option("--overwrite-card", help="Replace the model card, even if somebody edited it on the Hub.")
+    ] = False,
 ) -> None:
     """Publish a model on the Hub, in one commit.
 
-    The configuration, the weights as safetensors and the texts and pictures beside them go. Pickles, checkpoints and
-    other subfolders, and tables stay.
+    This publishes the configuration, the weights as safetensors, and the texts and pictures beside them. It does not
+    publish pickles, tables, checkpoints and other subfolders. If somebody edited the model card on the Hub, the push
+    stops and says how to fetch their text.
     """
     logging.basicConfig(format="%(message)s")
     logging.getLogger("gkgnet_hf").setLevel(logging.INFO)
-    typer.echo(push_folder(folder, repo, private, revision, create_pr))
+    typer.echo(push_folder(folder, repo, private, revision, create_pr, overwrite_card))
 
 
 @app.command()
@@ -325,8 +329,8 @@ def card(
 ) -> None:
     """Write a model's card, README.md, from what its folder holds.
 
-    Metadata, use, labels, results of evaluation.json, settings of recipe.yaml, limits, licence and citation. What
-    people wrote above and below the generated part, and their metadata, stays; so it does on the Hub when it is pushed.
+    The card holds metadata, use, labels, the results of evaluation.json, the settings of recipe.yaml, limits, licence
+    and citation. The text above and below its generated part is yours and is kept, and so are metadata that you add.
     """
     typer.echo(write_card(folder, repo_id=repo_id, license=license, datasets=dataset))
 

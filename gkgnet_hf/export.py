@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from transformers import ViTImageProcessor
 
-from .files import new_folder
+from .files import check_new_folder, written_whole
 from .modeling.configuration_gkgnet import __version__
 from .modeling.modeling_gkgnet import GKGNetForImageClassification
 from .modeling.vision_gnn import Stage, Stem
@@ -56,7 +56,8 @@ def export_model(
         onnxruntime.InferenceSession("my-gkgnet-onnx/model.onnx")
     """
     out = Path(out)
-    with new_folder(out) as folder:
+    check_new_folder(out)
+    with written_whole(out) as folder:
         if format == "onnx" and not (find_spec("onnx") and find_spec("onnxscript")):
             raise ImportError("The format onnx needs onnx and onnxscript: pip install 'gkgnet-hf[export]'")
         program = export_program(model)

@@ -1,4 +1,4 @@
-"""Folders that are either written whole or not at all."""
+"""Files that are either written whole or not at all."""
 
 import json
 import logging
@@ -17,9 +17,10 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def written_whole(directory: str | os.PathLike[str]) -> Iterator[Path]:
-    """Write into the folder this gives; its files replace those of `directory` when the block ends without error.
+    """Write into the folder this gives; when the block ends without error, its files go to `directory`.
 
-    Each file moves in one step, so a reader never meets half of one.
+    Where there is no such folder yet, all of them appear in one step. Elsewhere each file replaces its namesake in one
+    step, and the other files stay. So a reader never meets half of a file.
 
     Raises:
         OSError: what the file system raises, for instance on a full disk; `directory` is then as it was.
@@ -29,12 +30,26 @@ def written_whole(directory: str | os.PathLike[str]) -> Iterator[Path]:
         with written_whole("my-model") as folder:
             model.save_pretrained(folder)
     """
-    directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".saving-", dir=directory) as folder:
-        yield Path(folder)
-        for path in sorted(Path(folder).iterdir()):
-            path.replace(directory / path.name)
+    directory = Path(directory).absolute()
+    place = directory if directory.is_dir() else directory.parent  # both on the file system of `directory`
+    place.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(
+        prefix="_writing-", dir=place
+    ) as temporary:  # the Trainer pushes nothing from "_*"
+        folder = Path(temporary, directory.name)
+        folder.mkdir()
+        yield folder
+        try:
+            folder.rename(directory)
+        except OSError:  # it is there, perhaps since a moment ago: another process may write a checkpoint too
+            for path in sorted(folder.iterdir()):
+                path.replace(directory / path.name)
+
+
+def check_new_folder(path: Path) -> None:
+    """Raise FileExistsError unless nothing or an empty folder is at `path`."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise FileExistsError(f"{path} must be a new or an empty folder")
 
 
 @contextmanager
@@ -48,7 +63,7 @@ def removed_on_error(directory: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def last_checkpoint(directory: str | os.PathLike[str]) -> Path | None:
-    """The newest whole `checkpoint-N` of a training run, or None; one that a killed process left half is passed over.
+    """The newest whole `checkpoint-N` of a training run, or None. One that a killed process left half is passed over.
 
     The Trainer writes its state last, so a checkpoint with a readable state is whole.
     """
@@ -61,30 +76,3 @@ def last_checkpoint(directory: str | os.PathLike[str]) -> Path | None:
         else:
             return path
     return None
-
-
-def check_new_folder(path: Path) -> None:
-    """Raise FileExistsError unless nothing or an empty folder is at `path`."""
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise FileExistsError(f"{path} must be a new or an empty folder")
-
-
-@contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
-    """A folder that takes the place of `path`, where nothing or an empty one is, when the block ends without error.
-
-    Raises:
-        FileExistsError: at once, if something else is at `path`.
-
-    Example:
-
-        with new_folder(Path("out")) as folder:
-            model.save_pretrained(folder)
-    """
-    check_new_folder(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".writing-", dir=path.parent) as parent:
-        folder = Path(parent, path.name)
-        folder.mkdir()
-        yield folder
-        folder.replace(path)

@@ -30,7 +30,7 @@ def python(card):
 @pytest.mark.parametrize(
     ("name", "arguments", "what", "output"),
     [
-        ("pvig_s", {"num_classes": 5}, "a classifier of 5 classes, one an image, for timm and transformers.", (1, 5)),
+        ("pvig_s", {"num_classes": 5}, "an image classifier with 5 classes for timm and transformers.", (1, 5)),
         (
             "gkgnet_s",
             {"num_classes": 0, "head_hidden_size": 0},
@@ -43,8 +43,8 @@ def test_a_converted_timm_model_runs_as_its_card_says(tmp_path, monkeypatch, nam
     monkeypatch.chdir(tmp_path)
     save_timm(Path("net"), name, **arguments)
     card = write_card("net").read_text()
-    assert f"This is `{name}`, {what}" in " ".join(card.split())
-    assert "made for images of 64 × 64 pixels" in card
+    assert f"This `{name}` is {what}" in " ".join(card.split())
+    assert "built for images of 64 × 64 pixels" in card
     with_timm, with_transformers = python(card)
     exec(with_timm, namespace := {})
     assert [feature.shape[-1] for feature in namespace["features"]] == [16, 8, 4, 2]
@@ -56,5 +56,5 @@ def test_a_converted_timm_model_runs_as_its_card_says(tmp_path, monkeypatch, nam
 def test_a_timm_card_speaks_of_transformers_only_where_that_loads_it(tmp_path):
     save_timm(tmp_path / "net", "pvig_s", converted=False, num_classes=5)
     card = write_card(tmp_path / "net").read_text()
-    assert "for timm. Image" in card
+    assert "for timm. It treats" in card
     assert len(python(card)) == 1

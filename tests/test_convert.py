@@ -125,7 +125,7 @@ def test_what_cannot_be_converted_is_one_line_and_leaves_no_folder(run, files, w
     assert (code, out) == (2, "")
     assert message in err.splitlines()[-1]
     assert not (files / "out").exists()
-    assert not list(files.glob(".writing-*"))
+    assert not list(files.glob("_writing-*"))
 
 
 def test_labels_are_checked_against_a_dataset(run, files):

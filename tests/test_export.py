@@ -144,4 +144,4 @@ def test_what_cannot_be_exported_is_one_line_and_leaves_no_folder(run, workplace
     assert (code, out) == (2, "")
     assert message in err.splitlines()[-1]
     assert not (workplace / "out").exists()
-    assert not list(workplace.glob(".writing-*"))
+    assert not list(workplace.glob("_writing-*"))

@@ -1,13 +1,19 @@
-"""A model card from what is known of a model."""
+"""Model cards: the text between two marks is this package's, everything else belongs to the author.
 
+The same holds for the metadata: what is generated is written anew each time, and any other field stays. Nothing is
+merged. The closing mark holds a digest of the card, which tells whether somebody has edited it since it was written.
+"""
+
+import hashlib
 import math
 import os
 import re
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData, hf_hub_download
 from huggingface_hub.errors import (
     EntryNotFoundError,
@@ -17,20 +23,45 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import validate_repo_id
 
+from ..files import written_whole
 from ..modeling.configuration_gkgnet import VARIANTS, GKGNetConfig
 from . import card_text
-from .card_files import CARD_FILE, EVALUATION_FILE, read_config, read_evaluation, read_text, read_training
-from .card_licenses import LICENSES
-from .card_merge import UNKNOWN, as_list, merge_cards, merge_metadata, merge_results, merge_text, parse_card, remember
-from .card_model import describe
 from .card_text import RELEASED_LICENSE
+from .model_folder import CARD_FILE, EVALUATION_FILE, read_config, read_evaluation, read_text, read_training
 
-# Metrics of the metadata: name → type on the Hub.
-METRIC_TYPES = {"mAP": "mAP", "CF1": "f1", "OF1": "f1"}
+START = "<!-- gkgnet-hf: start. This part is written anew each time. What you write above or below it is kept. -->"
+END = re.compile(r"<!-- gkgnet-hf: end *(\w*).*?-->")
+GENERATED = re.compile(f"<!-- gkgnet-hf: start.*?{END.pattern}", re.DOTALL)
+
+TASK = "Multi-label image classification"
+METRIC_TYPES = {"mAP": "mAP", "CF1": "f1", "OF1": "f1"}  # name → type on the Hub
+TAGS = ("gkgnet", "graph-neural-network", "multi-label", "timm")
+GENERATED_FIELDS = ("library_name", "pipeline_tag", "metrics", "model-index", "tags")
+LICENCE_FIELDS = ("license", "license_name", "license_link")
+
+# The description in the card that transformers' `push_to_hub` makes for a repository without one.
+TRANSFORMERS_DESCRIPTION = (
+    "This is the model card of a 🤗 transformers model that has been pushed on the Hub. This model card has been "
+    "automatically generated."
+)
+
+
+class EditedCardError(ValueError):
+    """Somebody has edited the card on the Hub, and the model's folder holds a card with other text."""
+
+
+class Author(NamedTuple):
+    """What the author of a card wrote: the text above and below the generated part, metadata, tags and results."""
+
+    above: str = ""
+    below: str = ""
+    fields: Mapping[str, Any] = {}
+    tags: tuple[Any, ...] = ()
+    results: tuple[EvalResult, ...] = ()
 
 
 def write_card(folder: str | os.PathLike[str], **options: Any) -> Path:
-    """Write README.md of a model's folder; arguments and errors are those of `folder_card`.
+    """Write README.md of a model's folder. The arguments and errors are those of `folder_card`.
 
     Returns:
         Path of the card.
@@ -40,12 +71,9 @@ def write_card(folder: str | os.PathLike[str], **options: Any) -> Path:
         write_card("my-gkgnet", repo_id="user/my-gkgnet", license="mit")
     """
     card = folder_card(folder, **options)
-    path = Path(folder, CARD_FILE)
-    remember(card, new=not path.is_file())
-    unfinished = path.with_name(f"_{CARD_FILE}")
-    card.save(unfinished)
-    unfinished.replace(path)  # at once: a card that people wrote into is never half there
-    return path
+    with written_whole(folder) as unfinished:
+        card.save(unfinished / CARD_FILE)
+    return Path(folder, CARD_FILE)
 
 
 def folder_card(
@@ -59,36 +87,66 @@ def folder_card(
     training: Mapping[str, Any] | None = None,
     **metadata: Any,
 ) -> ModelCard:
-    """The card of a model's folder, from what the folder holds.
+    """The card of a model's folder, made from the files in it.
 
-    That is config.json (of GKGNet, or timm's of a `gkgnet_*` or `pvig_*`) and, where they are, recipe.yaml,
-    all_results.json, evaluation.json and an earlier README.md.
+    These are config.json (of GKGNet, or timm's of a `gkgnet_*` or `pvig_*`) and, where they exist, recipe.yaml,
+    all_results.json, evaluation.json and README.md.
 
     Args:
         folder: of a model.
         repo_id: name on the Hub that the snippets load; default the name of the folder.
         revision: branch on the Hub that the snippets load; default `main`.
-        published: text of the card on the Hub, see `published_card`; what people wrote there is kept too.
-        config: in place of config.json.
-        evaluation, training: what stands for evaluation.json and recipe.yaml where there is no such file.
+        published: text of the card on the Hub, see `published_card`. A folder without a card takes over what people
+            wrote in it.
+        config: used in place of config.json.
+        evaluation, training: used where there is no evaluation.json or recipe.yaml.
         **metadata: as in `create_model_card`.
 
     Raises:
+        EditedCardError: as in `check_card`.
         FileNotFoundError: if there is no config.json.
-        ValueError: if a file is not what it should be, or `repo_id` no name on the Hub; as in `create_model_card`.
+        ValueError: if a file has wrong content, or `repo_id` cannot be a name on the Hub; as in `create_model_card`.
     """
     folder = Path(folder)
     if repo_id is not None:
-        _check_repo_id(repo_id)
+        validate_repo_id(repo_id)
+        if "/" not in repo_id:
+            raise ValueError(f"repo_id must be user/name, got {repo_id!r}")
+    check_card(folder, repo_id, revision, published)
+    earlier = read_text(folder / CARD_FILE)
     return create_model_card(
         config or read_config(folder),
         repo_id or folder.resolve().name,
         revision=revision,
         evaluation=read_evaluation(folder) or evaluation,
         training=read_training(folder, training or {}),
-        earlier=read_text(folder / CARD_FILE),
-        published=published,
+        earlier=published if earlier is None else earlier,
         **metadata,
+    )
+
+
+def check_card(
+    folder: str | os.PathLike[str], repo_id: str | None, revision: str | None, published: str | None
+) -> None:
+    """Raise an EditedCardError that says what to do, if a push of the folder would lose what people wrote on the Hub.
+
+    That is the case if somebody edited the card `published` since this package wrote it, and the folder's own card
+    differs from it outside of the generated part.
+    """
+    path = Path(folder, CARD_FILE)
+    earlier = read_text(path)
+    if (
+        earlier is None
+        or published is None
+        or not _is_edited(published)
+        or _author(published) == _author(earlier, str(path))
+    ):
+        return
+    at = f" --revision {revision}" if revision else ""
+    raise EditedCardError(
+        f"Somebody edited the card of {repo_id} on the Hub. To keep their text, run `hf download {repo_id} {CARD_FILE}"
+        f"{at} --local-dir {folder}`, which replaces {path}, and try again. To replace their card by the one in the "
+        "folder, run `gkgnet-hf push` with --overwrite-card."
     )
 
 
@@ -100,46 +158,44 @@ def create_model_card(
     evaluation: Mapping[str, Any] | None = None,
     training: Mapping[str, Any] | None = None,
     earlier: str | None = None,
-    published: str | None = None,
     **metadata: Any,
 ) -> ModelCard:
     """A model card: metadata, use, labels, results, training, limits, licence, citation.
 
+    The Hub checks the metadata when the card is pushed, for instance whether it knows the licence.
+
     Args:
-        config: of the model; of a timm model what its config.json holds.
+        config: of the model; for a timm model the content of its config.json.
         name: what the snippets load, "user/name" on the Hub or a folder.
         revision: branch on the Hub that the snippets load; default `main`.
-        evaluation: as `Evaluation.to_dict` gives it; `dataset` and `split` may say on what.
+        evaluation: as `Evaluation.to_dict` gives it; `dataset` and `split` may say what was evaluated.
         training: settings and results, by the names of a recipe and of the Trainer's metrics.
-        earlier, published: texts of README.md so far, in the model's folder and on the Hub. What stands outside of
-            their generated part is kept, and so are metadata that are not generated, as `card_merge` explains.
-        **metadata: fields that go before those of earlier cards, as `license="mit"`, `datasets="user/photos"`,
-            `base_model="user/net"`, `language="en"`; None is as if not given. The licence of the released GKGNet
-            weights is called "gkgnet-non-commercial"; `converted_from` names the file that weights were converted from.
+        earlier: text of the card so far. The text outside of its generated part and its other metadata are kept.
+        **metadata: fields that replace those of `earlier`, such as `license="mit"`, `datasets="user/photos"`,
+            `base_model="user/net"` or `language="en"`; None stands for a field that is not given. The licence of the
+            released GKGNet weights is "gkgnet-non-commercial"; `converted_from` names the file that weights were
+            converted from.
 
     Raises:
-        ValueError: for an evaluation that is none or of other labels; an earlier card whose metadata cannot be read or
-            whose generated part has no end; a dataset or base model that cannot be a name on the Hub; a licence that
-            the Hub does not know, or another one for weights that keep that of the released ones.
+        ValueError: for an evaluation without metrics or of other labels; an earlier card whose metadata cannot be read
+            or whose generated part has no end; a dataset or base model that cannot be a name on the Hub; another
+            licence for weights that keep the one of the released weights.
 
     >>> card = create_model_card(GKGNetConfig.from_variant("ti"), "user/pets", license="mit")
     >>> card.data.license, card.data.pipeline_tag, "## Use" in card.text
     ('mit', 'image-classification', True)
     """
     evaluation, training = evaluation or {}, training or {}
-    kept = merge_cards(
-        parse_card(earlier, CARD_FILE) if earlier else None,
-        parse_card(published, f"{CARD_FILE} on the Hub") if published else None,
-    )
-    network = describe(config, name, None if revision == "main" else revision)
+    author = _author(earlier, CARD_FILE) if earlier else Author()
+    network = card_text.describe(config, name, None if revision == "main" else revision)
     labels, threshold = network["labels"], network["threshold"]
     _check_evaluation(evaluation, labels)
-    fields = merge_metadata(metadata, kept, network["timm"])
-    datasets = as_list(fields.get("datasets"))
+    fields = _metadata(metadata, author, network["timm"])
+    datasets = _as_list(fields.get("datasets"))
     dataset = card_text.shown(evaluation["dataset"], datasets) if evaluation.get("dataset") else None
     if evaluation:
         fields["metrics"] = list(dict.fromkeys(METRIC_TYPES.values()))
-    if results := merge_results(_results(evaluation, dataset, datasets), kept):
+    if results := [*_results(evaluation, dataset, datasets), *author.results]:
         fields |= {"model_name": name.split("/")[-1], "eval_results": results}
     card = ModelCard.from_template(
         ModelCardData(**fields),
@@ -153,7 +209,10 @@ def create_model_card(
         training_table=card_text.training_table(training, datasets),
         licence=card_text.licence_text(fields, training),
     )
-    card.text = merge_text(re.sub(r"\n{3,}", "\n\n", card.text), kept)
+    text = re.sub(r"\n{3,}", "\n\n", card.text).strip()
+    generated = f"{START}\n{text}\n<!-- gkgnet-hf: end -->"
+    card.text = "\n\n".join(part for part in (author.above, generated, author.below) if part) + "\n"
+    card.text = card.text.replace(generated, END.sub(f"<!-- gkgnet-hf: end {_digest(str(card))} -->", generated))
     return card
 
 
@@ -174,7 +233,7 @@ def inherited_metadata(model: str) -> dict[str, Any]:
     """What the card of a network that is trained from `model` takes over: the base model on the Hub, the licence.
 
     Args:
-        model: as in `create_model`, a size (which hands nothing on), a folder, a name on the Hub, or a released file.
+        model: as in `create_model`: a size (which hands nothing on), a folder, a name on the Hub, or a released file.
 
     >>> inherited_metadata("ti")
     {}
@@ -192,29 +251,81 @@ def inherited_metadata(model: str) -> dict[str, Any]:
             text = published_card(model)
         except EntryNotFoundError:  # the weights are in the cache, the card is not, and there is no network
             text = None
-    fields = parse_card(text, f"{CARD_FILE} of {model}").fields if text else {}
-    licence = fields.get("license", {})
-    if licence.get("license", "other") not in LICENSES:  # a Hub may know more of them
-        licence = {"license": "other", "license_name": str(licence["license"])}
-    origin = {"converted_from": fields["converted_from"]} if "converted_from" in fields else {}
-    return base | licence | origin
+    fields = _author(text, f"{CARD_FILE} of {model}").fields if text else {}
+    return base | {name: fields[name] for name in (*LICENCE_FIELDS, "converted_from") if name in fields}
 
 
-def _check_repo_id(repo_id: str) -> None:
-    validate_repo_id(repo_id)
-    if "/" not in repo_id:
-        raise ValueError(f"repo_id must be user/name, got {repo_id!r}")
+def _author(text: str, where: str = f"{CARD_FILE} on the Hub") -> Author:
+    """What the author wrote in a card; `where` names it in errors. Text without a generated part belongs below it."""
+    try:
+        card = ModelCard(text)
+    except (ValueError, TypeError, yaml.YAMLError) as error:
+        raise ValueError(f"{where}: its metadata cannot be read: {error}") from error
+    generated = GENERATED.search(card.text)
+    if generated is None and "<!-- gkgnet-hf: start" in card.text:
+        raise ValueError(f"{where} has the start of a generated part but not its end, <!-- gkgnet-hf: end -->")
+    above, below = "", "" if _is_empty_template(card) else card.text
+    if generated:
+        above, below = card.text[: generated.start()], card.text[generated.end() :]
+    return Author(
+        above.strip("\n"),
+        below.strip("\n"),
+        {name: value for name, value in card.data.to_dict().items() if name not in GENERATED_FIELDS},
+        tuple(tag for tag in _as_list(card.data.get("tags")) if tag not in TAGS),
+        tuple(result for result in card.data.get("eval_results") or () if result.task_name != TASK),
+    )
+
+
+def _is_edited(text: str) -> bool:
+    """Whether somebody wrote into this card by hand, after this package or transformers made it."""
+    generated = GENERATED.search(text)
+    return not _is_empty_template(ModelCard(text)) if generated is None else generated[1] != _digest(text)
+
+
+def _is_empty_template(card: ModelCard) -> bool:
+    """Whether this is the card of transformers that nobody has written into."""
+    template = ModelCard.from_template(ModelCardData(**card.data.to_dict()), model_description=TRANSFORMERS_DESCRIPTION)
+    return bool(card.text.strip() == template.text.strip())
+
+
+def _digest(text: str) -> str:
+    """A short name for the content of a card, whatever its line endings and the digest in its closing mark."""
+    return hashlib.sha256("\n".join(END.sub("", text).splitlines()).encode()).hexdigest()[:16]
+
+
+def _metadata(given: Mapping[str, Any], author: Author, timm: bool) -> dict[str, Any]:
+    """Metadata without the results. What is given replaces what the author's card says."""
+    given = {name: value for name, value in given.items() if value is not None}
+    for name in [*_as_list(given.get("datasets")), *_as_list(given.get("base_model"))]:
+        validate_repo_id(name)
+    kept = dict(author.fields)
+    if "license" in given:
+        if kept.get("license_name") == RELEASED_LICENSE and RELEASED_LICENSE not in given.values():
+            raise ValueError(
+                f"The weights come from released GKGNet weights and keep their licence, {RELEASED_LICENSE}, "
+                f"got {given['license']!r}"
+            )
+        kept = {name: value for name, value in kept.items() if name not in LICENCE_FIELDS}
+    if given.get("license") == RELEASED_LICENSE:  # the Hub wants "other" for a licence that it does not list
+        given |= {"license": "other", "license_name": RELEASED_LICENSE}
+    return {
+        **kept,
+        **given,
+        "library_name": "timm" if timm else "transformers",
+        "pipeline_tag": "image-classification",
+        "tags": [*TAGS[:2], "timm" if timm else "multi-label", *_as_list(given.get("tags")), *author.tags],
+    }
 
 
 def _results(evaluation: Mapping[str, Any], dataset: str | None, datasets: list[str]) -> list[EvalResult]:
-    """Entries of the metadata's model-index; on the Hub a dataset has its name as a type."""
+    """Entries of the metadata's model-index. The type of a dataset is its name on the Hub."""
     metrics = evaluation.get("metrics", {})
     return [
         EvalResult(
             task_type="image-classification",
-            task_name="Multi-label image classification",
-            dataset_type=datasets[0] if datasets else UNKNOWN,
-            dataset_name=dataset or (datasets[0] if datasets else UNKNOWN),
+            task_name=TASK,
+            dataset_type=datasets[0] if datasets else "unknown",
+            dataset_name=dataset or (datasets[0] if datasets else "unknown"),
             dataset_split=evaluation.get("split"),
             metric_type=kind,
             metric_name=metric,
@@ -238,3 +349,8 @@ def _check_evaluation(evaluation: Mapping[str, Any], labels: list[str]) -> None:
             f"The evaluation ({EVALUATION_FILE}) must be of the model's {len(labels)} labels "
             f"({', '.join(labels[:3])}, …), got {len(measured)} ({', '.join(map(str, measured[:3]))}, …)"
         )
+
+
+def _as_list(value: Any) -> list[Any]:
+    """The names in a field of the metadata, which may hold none, one or a list."""
+    return [] if value is None else value if isinstance(value, list) else [value]

@@ -1,4 +1,4 @@
-"""Sentences and tables of a model card, in Markdown. Each is empty where nothing is known."""
+"""The sentences and tables of a model card, in Markdown. Each is empty where nothing is known."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -6,35 +6,49 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from ..modeling.configuration_gkgnet import VARIANTS
+from ..modeling.configuration_gkgnet import VARIANTS, GKGNetConfig
 
 # As the metadata names the licence of the released GKGNet weights.
 RELEASED_LICENSE = "gkgnet-non-commercial"
 
-# More rows than this are folded.
+# Longer tables are folded.
 LONG_TABLE = 20
 
 DECISIONS = ("CP", "CR", "CF1", "OP", "OR", "OF1")
 
-# What a reader wants to know of a recipe and of the results of a run, in this order.
+# Fields of the patch nodes → arguments of the timm model.
+TIMM_ARGUMENTS = {
+    "num_channels": "in_chans",
+    "hidden_sizes": "embed_dims",
+    "depths": "depths",
+    "pooling_ratios": "pool_ratios",
+    "mlp_ratio": "mlp_ratio",
+    "num_neighbors": "num_neighbors",
+    "num_groups": "num_groups",
+    "blocks_per_dilation": "blocks_per_dilation",
+    "max_dilated_neighbors": "max_dilated_neighbors",
+    "use_position_bias": "use_position_bias",
+}
+
+# Settings of a recipe and results of a run that a card shows, in this order.
 TRAINING = {
-    "dataset": "data",
-    "train_split": "trained on the split",
-    "eval_split": "evaluated on the split",
+    "dataset": "dataset",
+    "train_split": "training split",
+    "eval_split": "validation split",
     "model": "started from",
-    "config": "with the configuration",
+    "config": "configuration",
     "backbone_checkpoint": "patch nodes started from",
     "augmentation": "augmentation",
-    "oversample_threshold": "images repeated with labels rarer than",
+    "oversample_threshold": "repeat images with labels rarer than",
     "num_train_epochs": "epochs",
     "max_steps": "steps",
-    "per_device_train_batch_size": "images a device and step",
-    "gradient_accumulation_steps": "steps accumulated",
+    "per_device_train_batch_size": "batch size per device",
+    "gradient_accumulation_steps": "gradient accumulation steps",
     "learning_rate": "learning rate",
-    "lr_scheduler_type": "schedule",
-    "lr_step_epochs": "learning rate × 0.1 at the epochs",
-    "warmup_steps": "warm-up steps, or share of all",
-    "patch_learning_rate_factor": "learning rate of the patch nodes ×",
+    "lr_scheduler_type": "learning rate schedule",
+    "lr_step_epochs": "learning rate × 0.1 at epochs",
+    "warmup_steps": "warm-up (steps, or share of all steps)",
+    "patch_learning_rate_factor": "learning rate factor of the patch nodes",
     "weight_decay": "weight decay",
     "max_grad_norm": "largest gradient norm",
     "ema_decay": "decay of the averaged weights",
@@ -43,9 +57,55 @@ TRAINING = {
     "seed": "seed",
     "epoch": "epochs trained",
     "train_loss": "training loss",
-    "train_runtime": "time",
+    "train_runtime": "training time",
 }
 REPLACED_BY = {"num_train_epochs": "max_steps", "lr_scheduler_type": "lr_step_epochs"}
+
+
+def describe(config: GKGNetConfig | Mapping[str, Any], name: str, revision: str | None = None) -> dict[str, Any]:
+    """What the template says of the network, which is loaded by `name` and, from a repository, `revision`."""
+    loading = {"name": name, "revision": f', revision="{revision}"' if revision else "", "timm": False}
+    if not isinstance(config, GKGNetConfig):
+        at = f"@{revision}" if revision else ""
+        source = f"{'hf-hub' if '/' in name else 'local-dir'}:{name}{at}"
+        return {**loading, "timm": True, "source": source, **_describe_timm(config)}
+    height, width = config.image_height_width
+    sizes = {"hidden_sizes": tuple(config.hidden_sizes), "depths": tuple(config.depths)}
+    variant = next((variant for variant, known in VARIANTS.items() if known == sizes), None)
+    usual = GKGNetConfig.from_variant(variant or "s")
+    arguments = {argument: _as_tuple(getattr(config, field)) for field, argument in TIMM_ARGUMENTS.items()}
+    return {
+        **loading,
+        "network": f"GKGNet{f'-{variant.capitalize()}' if variant else ''}",
+        "labels": [str(label) for _, label in sorted((config.id2label or {}).items(), key=lambda item: int(item[0]))],
+        "threshold": config.decision_threshold,
+        "channels": config.num_channels,
+        "height": height,
+        "width": width,
+        "timm_model": f"gkgnet_{variant or 's'}",
+        "timm_arguments": {  # that differ from those of the model of this size
+            argument: arguments[argument]
+            for field, argument in TIMM_ARGUMENTS.items()
+            if arguments[argument] != _as_tuple(getattr(usual, field))
+        },
+    }
+
+
+def _describe_timm(config: Mapping[str, Any]) -> dict[str, Any]:
+    channels, *size = config["pretrained_cfg"]["input_size"]
+    arguments = config.get("model_args") or {}
+    built_for = arguments.get("img_size", size)  # the size of the position embedding
+    height, width = built_for if isinstance(built_for, list) else (built_for, built_for)
+    return {
+        "network": config["architecture"],
+        "num_classes": config["num_classes"],
+        "wrapped": "num_classes" not in arguments,  # transformers 5.23 fails on a second one
+        "labels": [],
+        "threshold": 0.5,
+        "channels": arguments.get("in_chans", channels),
+        "height": height,
+        "width": width,
+    }
 
 
 def escape(text: str) -> str:
@@ -58,7 +118,7 @@ def escape(text: str) -> str:
 
 
 def result_sentence(evaluation: Mapping[str, Any], dataset: str | None) -> str:
-    """The mAP, and on which images; `dataset` is the name to show."""
+    """The mAP, and the images that it was measured on; `dataset` is the name to show."""
     if not evaluation:
         return ""
     text = f"**mAP {_number(evaluation['metrics']['mAP'])}**"
@@ -71,7 +131,7 @@ def result_sentence(evaluation: Mapping[str, Any], dataset: str | None) -> str:
 
 
 def result_table(evaluation: Mapping[str, Any], threshold: float | Sequence[float]) -> str:
-    """Precision, recall and F1, and the mAP by object size; at `threshold` where they are of just that."""
+    """Precision, recall and F1, and the mAP by object size; at `threshold` where they were measured at it."""
     if not evaluation:
         return ""
     measured = {"threshold 0.5": evaluation["metrics"]}
@@ -92,11 +152,11 @@ def result_table(evaluation: Mapping[str, Any], threshold: float | Sequence[floa
 def label_sentence(threshold: float | Sequence[float]) -> str:
     """When a label is predicted."""
     at = f"{threshold:g}" if isinstance(threshold, (int, float)) else "the label's threshold"
-    return f"A label is predicted where its score is at least {at} (`config.decision_threshold`)."
+    return f"The model predicts a label when its score is at least {at} (`config.decision_threshold`)."
 
 
 def label_table(labels: Sequence[str], threshold: float | Sequence[float], evaluation: Mapping[str, Any]) -> str:
-    """A row a label: its threshold, if it has one of its own, and how well it is found."""
+    """A row for each label: its threshold, if it has one of its own, its AP and the number of its positive images."""
     if not labels:
         return ""
     columns: dict[str, Iterable[str]] = {"label": map(escape, labels)}
@@ -104,7 +164,7 @@ def label_table(labels: Sequence[str], threshold: float | Sequence[float], evalu
         columns["threshold"] = (f"{value:.3f}" for value in threshold)
     if rows := evaluation.get("per_label"):
         columns["AP"] = (_number(row.get("AP")) for row in rows)
-        columns["images with it"] = (f"{row['positives']:,}" if "positives" in row else "–" for row in rows)
+        columns["positive images"] = (f"{row['positives']:,}" if "positives" in row else "–" for row in rows)
     table = _table(list(columns), zip(*columns.values(), strict=True))
     if len(labels) <= LONG_TABLE:
         return table
@@ -112,7 +172,7 @@ def label_table(labels: Sequence[str], threshold: float | Sequence[float], evalu
 
 
 def training_table(training: Mapping[str, Any], datasets: Sequence[str]) -> str:
-    """Settings and results of a run, of those that `TRAINING` names; `datasets` are the names on the Hub."""
+    """The settings and results that `TRAINING` names; `datasets` are names on the Hub."""
     rows = [
         [words, escape(_setting(name, training, datasets))]
         for name, words in TRAINING.items()
@@ -122,27 +182,27 @@ def training_table(training: Mapping[str, Any], datasets: Sequence[str]) -> str:
 
 
 def licence_text(metadata: Mapping[str, Any], training: Mapping[str, Any]) -> str:
-    """Under which licence the weights are, from the fields of the metadata."""
+    """The licence of the weights, from the fields of the metadata."""
     origin = f"`{metadata['converted_from']}`" if metadata.get("converted_from") else ""
     if metadata.get("license_name") == RELEASED_LICENSE:
         text = (
             f"The weights come from released GKGNet weights{f' ({origin})' if origin else ''}, whose licence is "
-            "non-commercial. A conversion keeps it, and so does what is fine-tuned from these weights: say so in the "
-            "card of such weights."
+            "non-commercial. Converted weights keep this licence, and so do weights that are fine-tuned from them. "
+            "State it in the card of such weights."
         )
     elif origin:
-        text = f"The weights were converted from {origin} and stay under the licence of that file."
+        text = f"The weights were converted from {origin} and keep the licence of that file."
     elif metadata.get("license"):
-        text = f"The weights are under the licence `{metadata.get('license_name') or metadata['license']}`."
+        text = f"The licence of the weights is `{metadata.get('license_name') or metadata['license']}`."
     else:
-        text = "Nobody has stated a licence for these weights yet; `gkgnet-hf card FOLDER --license NAME` does."
+        text = "No licence is stated for these weights. `gkgnet-hf card FOLDER --license NAME` states one."
     if checkpoint := training.get("backbone_checkpoint"):
-        text += f" Their patch nodes started from `{shown(checkpoint)}`, whose licence holds for them too."
+        text += f" Their patch nodes started from `{shown(checkpoint)}`, whose licence applies to them too."
     return text
 
 
 def shown(source: str, on_hub: Sequence[str] = ()) -> str:
-    """What a card calls a dataset or model: a name on the Hub as it is, of a path the last part.
+    """What a card calls a dataset or model: its name on the Hub, or the last part of its path.
 
     >>> shown("/home/me/photos"), shown("user/photos", on_hub=["user/photos"])
     ('photos', 'user/photos')
@@ -156,6 +216,10 @@ def _number(value: float | None) -> str:
 
 def _unset(value: Any) -> bool:
     return value is None or value is False or value == -1
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _setting(name: str, training: Mapping[str, Any], datasets: Sequence[str]) -> str:

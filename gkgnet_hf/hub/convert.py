@@ -9,13 +9,13 @@ import timm
 from timm.models import save_for_hf
 from torch import Tensor
 
-from ..files import check_new_folder, new_folder
+from ..files import check_new_folder, written_whole
 from ..modeling.image_processing_gkgnet import create_image_processor
 from ..modeling.modeling_gkgnet import GKGNetForImageClassification
 from ..modeling.timm_gkgnet import checkpoint_filter_fn
 from .card import write_card
-from .card_files import CONFIG_FILE, read_values, without_second_num_classes
 from .card_text import RELEASED_LICENSE
+from .model_folder import CONFIG_FILE, read_values, without_second_num_classes
 from .released import LABEL_EMBEDDING, check_tensors, load_released_checkpoint, read_state_dict, read_variant
 
 Format = Literal["transformers", "timm"]
@@ -63,7 +63,7 @@ def convert_checkpoint(
     tensors = read_state_dict(checkpoint)
     if LABEL_EMBEDDING in tensors:
         model = load_released_checkpoint(tensors, labels)
-        with new_folder(out) as folder:
+        with written_whole(out) as folder:
             if format == "timm":
                 _save_patch_nodes(model, folder, labels)
             else:
@@ -81,7 +81,7 @@ def convert_checkpoint(
             f"{checkpoint} is of Pyramid ViG, whose classifier GKGNetForImageClassification does not have: convert it "
             "with the format timm, which transformers reads too"
         )
-    with new_folder(out) as folder:
+    with written_whole(out) as folder:
         _save_pyramid_vig(tensors, folder, labels)
         write_card(folder, converted_from=Path(checkpoint).name)
     return out

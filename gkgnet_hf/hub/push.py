@@ -17,7 +17,7 @@ from ..modeling.configuration_gkgnet import GKGNetConfig
 from ..modeling.modeling_gkgnet import GKGNetBackbone, GKGNetForImageClassification, GKGNetModel, GKGNetPreTrainedModel
 from ..modeling.timm_gkgnet import checkpoint_filter_fn
 from .card import folder_card, published_card
-from .card_files import (
+from .model_folder import (
     CARD_FILE,
     CONFIG_FILE,
     published_content,
@@ -33,11 +33,11 @@ MODELS: dict[str, type[GKGNetPreTrainedModel]] = {
     model.__name__: model for model in (GKGNetForImageClassification, GKGNetModel, GKGNetBackbone)
 }
 
-# What goes beside the weights; subfolders, hidden files and everything else stays.
+# Published beside the weights. Subfolders, hidden files and all other files are not.
 TEXTS_AND_PICTURES = ("*.json", "*.md", "*.yaml", "*.py", "*.txt", "*.png", "*.jpg", "*.svg", "LICENSE*")
-# Of these what stays too: the Trainer's notes to itself, which name folders of this machine.
+# Of these not published either: the Trainer's state names folders of this machine.
 STAYS = (".*", "trainer_state.json")
-# Weights in the repository that the pushed ones replace: left there, a loader might take them in their place.
+# Weights that are deleted from the repository: a loader might take them in place of the pushed ones.
 WEIGHTS = ("model.safetensors*", "model-*.safetensors", "pytorch_model*.bin", "pytorch_model*.json")
 
 
@@ -47,32 +47,37 @@ def push_folder(
     private: bool = False,
     revision: str | None = None,
     create_pr: bool = False,
+    overwrite_card: bool = False,
 ) -> str:
     """Publish a model's folder, of transformers or timm, in one commit.
 
-    What goes: the configuration, the weights as safetensors, and what stands beside them of `TEXTS_AND_PICTURES`.
-    Pickles (`*.bin`, `*.pt`, `*.pth`), subfolders such as checkpoints, tables and `trainer_state.json` stay here. The
-    model card goes anew for the repository, and what people wrote into it, here or there, is kept (`card_merge`); the
-    folder's own stays as it is. Of absolute paths in the recipe and the evaluation only the last part goes, and timm's
-    configuration so that transformers reads it too (`without_second_num_classes`). Former weights in the repository go
-    in the same commit, its other files stay. A push that breaks off leaves the files of the repository as they were;
-    the next one completes it.
+    This publishes the configuration, the weights as safetensors, and the files beside them that match
+    `TEXTS_AND_PICTURES`. It does not publish pickles (`*.bin`, `*.pt`, `*.pth`), tables, `trainer_state.json` and
+    subfolders such as checkpoints. The card is the `folder_card` for this repository. Absolute paths in the recipe and
+    the evaluation are shortened to their last part, and timm's configuration is changed so that transformers reads it
+    too (`without_second_num_classes`). The folder itself is not changed.
+
+    The same commit deletes former weights from the repository and leaves its other files alone. A push that breaks off
+    leaves the repository as it was, and the next one completes it.
 
     Args:
         folder: of a GKGNet, as `save_pretrained`, a training run or `convert_checkpoint` writes it, or of a timm model
             of this package.
-        repo_id: "user/name", or "name" for one of your own; made if it is not there.
-        private: make it private.
-        revision: the branch; made from `main` if it is not there. Default `main`.
+        repo_id: "user/name", or "name" for a repository of your own. It is created if it does not exist.
+        private: create a private repository.
+        revision: the branch, default `main`. It is created from `main` if it does not exist.
         create_pr: propose the commit in a pull request against `main`.
+        overwrite_card: replace the card on the Hub by the folder's, even if somebody edited it on the Hub.
 
     Returns:
         The address of the commit, or of the pull request.
 
     Raises:
-        FileNotFoundError, ValueError: for a folder that holds no whole model, see `find_model_files`; before anything
-            is sent.
-        ValueError: for `revision` with `create_pr`, or `private` with a repository that is public; as in `write_card`.
+        EditedCardError: if somebody edited the card on the Hub and the folder's card differs from it. As all errors
+            below except the last, it is raised before anything is uploaded.
+        FileNotFoundError, ValueError: for a folder that holds no whole model, see `find_model_files`.
+        ValueError: for `revision` with `create_pr`, `private` with a repository that is public, or metadata of the card
+            that the Hub refuses; as in `folder_card`.
         OSError: if the Hub refuses, or the upload breaks off.
 
     Example:
@@ -83,20 +88,21 @@ def push_folder(
     files = find_model_files(folder)
     if create_pr and revision is not None:
         raise ValueError(f"A pull request is against main: create_pr excludes revision, got {revision!r}")
-    folder_card(folder)  # raises before anything is made on the Hub
+    folder_card(folder)  # its errors come before anything is created on the Hub
     api = HfApi(library_name="gkgnet_hf")
     repo_id = _open_repository(api, repo_id, private)
-    if revision is not None and not api.revision_exists(repo_id, revision):
-        api.create_branch(repo_id, branch=revision)
-    head = str(api.model_info(repo_id, revision=revision).sha)
+    new_branch = revision is not None and not api.revision_exists(repo_id, revision)
+    head = str(api.model_info(repo_id, revision=None if new_branch else revision).sha)
     config = read_config(folder)
     card = folder_card(
         folder,
         repo_id=repo_id,
         revision=revision,
-        published=published_card(repo_id, head),
+        published=None if overwrite_card else published_card(repo_id, head),
         config=config if isinstance(config, GKGNetConfig) else without_second_num_classes(config),
     )
+    if new_branch:
+        api.create_branch(repo_id, branch=str(revision), revision=head)
     files = sorted({*files} - {CARD_FILE})
     logger.info("To be pushed: %s", ", ".join([CARD_FILE, *files]))
     former = {name for name in api.list_repo_files(repo_id, revision=head) if _fits(name, WEIGHTS)}
@@ -112,7 +118,7 @@ def push_folder(
             commit_message="Upload model",
             revision=revision,
             create_pr=create_pr,
-            parent_commit=head,  # what was written there meanwhile is not overwritten: the Hub refuses
+            parent_commit=head,  # the Hub refuses if somebody has written to it meanwhile
         )
     except RuntimeError as error:  # of huggingface_hub, where the content of a large file does not arrive
         raise ConnectionError(f"{error} {error.__cause__ or ''} Nothing was changed in {repo_id}.") from error
@@ -120,10 +126,10 @@ def push_folder(
 
 
 def find_model_files(folder: str | os.PathLike[str]) -> list[str]:
-    """The names of the files that `push_folder` sends, after a check that they hold a whole model.
+    """The names of the files that `push_folder` publishes, after a check that they hold a whole model.
 
-    Every safetensors file is opened by its own reader, which compares its header with its length, and the names and
-    shapes of the tensors are compared with the network that the configuration describes. The tensors are not read.
+    safetensors compares the header of each file with its length. The names and shapes of the tensors are compared with
+    those of the network that the configuration describes. The tensors themselves are not read.
 
     Raises:
         FileNotFoundError: if there is no configuration or safetensors file, or a part of the weights is missing.

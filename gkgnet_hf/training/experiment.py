@@ -19,7 +19,7 @@ from ..data.summary import summarize
 from ..evaluation.results import evaluate_scores, label_areas
 from ..files import last_checkpoint
 from ..hub.card import inherited_metadata
-from ..hub.card_files import CARD_FILE, EVALUATION_FILE, RECIPE_FILE, without_paths
+from ..hub.model_folder import CARD_FILE, EVALUATION_FILE, RECIPE_FILE, without_paths
 from ..modeling.image_processing_gkgnet import create_image_processor
 from ..predict import model_label_names
 from .augmented import TransformedDataset, transform_stream

@@ -13,7 +13,7 @@ import transformers
 import yaml
 from transformers import HfArgumentParser
 
-from ..hub.card_files import without_paths
+from ..hub.model_folder import without_paths
 from ..modeling.configuration_gkgnet import __version__
 from .arguments import DataArguments, ModelArguments, MultiLabelTrainingArguments
 

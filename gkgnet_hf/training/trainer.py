@@ -20,7 +20,8 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
 
 from ..evaluation.metrics import multilabel_metrics
 from ..files import last_checkpoint, removed_on_error, written_whole
-from ..hub.card import published_card, write_card
+from ..hub.card import EditedCardError, check_card, published_card, write_card
+from ..hub.model_folder import CARD_FILE
 from ..modeling.modeling_gkgnet import GKGNetForImageClassification
 from .arguments import MultiLabelTrainingArguments
 from .augmented import EpochCallback
@@ -144,8 +145,13 @@ class MultiLabelTrainer(Trainer):
             return super().evaluation_loop(*args, **kwargs)
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
-        """As the Trainer's, and the Hub is told to leave out its pickled arguments, which nothing loads."""
+        """As the Trainer's. A card that somebody edited on the Hub is an error now, not hours later.
+
+        The Hub is told to leave out the pickled arguments, which nothing loads.
+        """
         super().init_hf_repo(token, private)
+        if self.is_world_process_zero():
+            check_card(str(self.args.output_dir), self.hub_model_id, self.args.hub_revision, self._published_card())
         ignored = Path(str(self.args.output_dir), ".gitignore")
         if self.is_world_process_zero() and not ignored.exists():
             ignored.parent.mkdir(parents=True, exist_ok=True)
@@ -158,7 +164,11 @@ class MultiLabelTrainer(Trainer):
         dataset_tags: str | list[str] | None = None,
         **metadata: Any,
     ) -> None:
-        """Write README.md of the output folder with `write_card`; what stands in the repository's by hand is kept.
+        """Write README.md of the output folder with `write_card`.
+
+        If somebody edits the card on the Hub while the model trains, the run goes on, since nobody is there to ask, and
+        their text is kept. README.md takes it over, and its former content moves to `_README-STEP.md`, which is not
+        pushed.
 
         Args:
             model_name: not used; the card has the name of the repository or folder.
@@ -171,16 +181,29 @@ class MultiLabelTrainer(Trainer):
         metrics, results = self._last_logged("eval_mAP"), self._last_logged("train_runtime")
         if results and self.args.load_best_model_at_end and "eval_mAP" not in self.state.log_history[-1]:
             metrics = {}  # they are of the last weights; the model has the best
+        published = self._published_card()
+        card = Path(str(self.args.output_dir), CARD_FILE)
+        try:
+            check_card(card.parent, repo_id, self.args.hub_revision, published)
+        except EditedCardError:
+            if not self.state.global_step:
+                raise
+            kept = card.rename(card.with_name(f"_{card.stem}-{self.state.global_step}.md"))
+            logger.warning("Somebody edited the card of %s: it keeps their text. Yours is in %s", repo_id, kept)
         write_card(
-            str(self.args.output_dir),
+            card.parent,
             repo_id=repo_id,
             revision=self.args.hub_revision,
-            published=published_card(repo_id, self.args.hub_revision, self.args.hub_token) if repo_id else None,
+            published=published,
             config=self.model.config,
             evaluation={"metrics": {k.removeprefix("eval_"): v for k, v in metrics.items()}} if metrics else None,
             training={**self.args.to_dict(), **results},
             **{"base_model": finetuned_from, "datasets": dataset_tags, **metadata},
         )
+
+    def _published_card(self) -> str | None:
+        repo_id: str | None = self.hub_model_id
+        return published_card(repo_id, self.args.hub_revision, self.args.hub_token) if repo_id else None
 
     def _last_logged(self, name: str) -> dict[str, Any]:
         return next((entry for entry in reversed(self.state.log_history) if name in entry), {})

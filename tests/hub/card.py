@@ -7,7 +7,8 @@ from typing import Any
 
 import yaml
 
-from gkgnet_hf.hub.card_licenses import LICENSES
+# Some of the names at https://huggingface.co/docs/hub/repositories-licenses.
+LICENSES = ("apache-2.0", "mit", "bsd", "cc-by-4.0", "gpl-3.0", "unknown", "other")
 
 # A name, or a list of names, in every field that a Hub uses to find a model.
 NAMES = ("base_model", "datasets", "language", "license", "metrics", "tags")

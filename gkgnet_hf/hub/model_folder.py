@@ -1,4 +1,4 @@
-"""The files of a model's folder that its card tells of, and what of them is published."""
+"""The files of a model's folder: what a card tells of them, and what of them is published."""
 
 import json
 import re
@@ -21,44 +21,32 @@ EVALUATION_FILE = "evaluation.json"
 Number = float | int | None
 
 
-class TimmValues(TypedDict, total=False):
-    """What a card reads of timm's config.json."""
+class CardValues(TypedDict, total=False):
+    """What a card computes with, of any file. It shows other values as they are."""
 
+    # timm's config.json, its pretrained_cfg and its model_args
     architecture: str
     num_classes: int
     pretrained_cfg: dict[str, Any]
     model_args: dict[str, Any] | None
-    input_size: list[int]  # of pretrained_cfg
-    img_size: int | list[int]  # of model_args
+    input_size: list[int]
+    img_size: int | list[int]
     in_chans: int
-
-
-class EvaluationValues(TypedDict, total=False):
-    """What a card reads of evaluation.json."""
-
+    # evaluation.json, and the rows of its per_label
     dataset: str | None
     split: str | None
     num_images: int
     metrics: dict[str, Number]
     fitted_metrics: dict[str, Number] | None
     size_metrics: dict[str, Number] | None
-    chance_mAP: Number
+    random_baseline_mAP: Number
+    chance_mAP: Number  # its name until version 0.3
     threshold: Number | list[float | int]
     per_label: list[dict[str, Any]] | None
-
-
-class LabelValues(TypedDict, total=False):
-    """What a card reads of a row of `per_label`."""
-
     label: str
     AP: Number
     positives: int
-
-
-class TrainingValues(TypedDict, total=False):
-    """What a card computes with of recipe.yaml and all_results.json; it shows the rest as it is."""
-
-    dataset: str
+    # recipe.yaml and all_results.json
     model: str
     backbone_checkpoint: str | None
     config: dict[str, Any] | None
@@ -66,20 +54,20 @@ class TrainingValues(TypedDict, total=False):
 
 
 def read_config(folder: Path) -> GKGNetConfig | dict[str, Any]:
-    """The configuration of a GKGNet, or what config.json holds of a timm model of this package.
+    """The configuration of a GKGNet, or the content of config.json of a timm model of this package.
 
     Raises:
         FileNotFoundError: if there is no config.json.
-        ValueError: if it is of neither.
+        ValueError: if it is of another model.
     """
     path = folder / CONFIG_FILE
     if not path.is_file():
         raise FileNotFoundError(f"{folder} must be the folder of a model, it has no {CONFIG_FILE}")
     content = read_values(path)
     if str(content.get("architecture")).startswith(("gkgnet_", "pvig_")):
-        _check_types(path, TimmValues, content)
+        _check_types(path, content)
         pretrained = content.get("pretrained_cfg", {})
-        _check_types(path, TimmValues, {**pretrained, **(content.get("model_args") or {})})
+        _check_types(path, {**pretrained, **(content.get("model_args") or {})})
         if len(pretrained.get("input_size", ())) != 3 or "num_classes" not in content:
             raise ValueError(f"{path} must hold num_classes, and pretrained_cfg with input_size, as timm writes it")
         return content
@@ -92,17 +80,16 @@ def read_evaluation(folder: Path) -> dict[str, Any]:
     """Content of evaluation.json; empty if it is not there. ValueError for wrong types in it."""
     path = folder / EVALUATION_FILE
     evaluation = read_values(path)
-    _check_types(path, EvaluationValues, evaluation)
-    for row in evaluation.get("per_label") or []:
-        _check_types(path, LabelValues, row)
+    for values in (evaluation, *(evaluation.get("per_label") or ())):
+        _check_types(path, values)
     return evaluation
 
 
 def read_training(folder: Path, otherwise: Mapping[str, Any]) -> dict[str, Any]:
     """Content of recipe.yaml, or `otherwise`, with that of all_results.json. ValueError for wrong types in them."""
     recipe, results = read_values(folder / RECIPE_FILE), read_values(folder / RESULTS_FILE)
-    _check_types(folder / RECIPE_FILE, TrainingValues, recipe)
-    _check_types(folder / RESULTS_FILE, TrainingValues, results)
+    _check_types(folder / RECIPE_FILE, recipe)
+    _check_types(folder / RESULTS_FILE, results)
     return {**(recipe or otherwise), **results}
 
 
@@ -146,7 +133,7 @@ def without_paths(values: Mapping[str, Any]) -> dict[str, Any]:
 def without_second_num_classes(config: Mapping[str, Any]) -> dict[str, Any]:
     """timm's config.json without the num_classes among the model's arguments, which stands beside them as well.
 
-    timm 1.0.31 writes both, and transformers 5.23 stumbles over the second.
+    timm 1.0.31 writes both, and transformers 5.23 fails on the second.
 
     >>> without_second_num_classes({"num_classes": 5, "model_args": {"num_classes": 5, "img_size": 64}})
     {'num_classes': 5, 'model_args': {'img_size': 64}}
@@ -160,8 +147,8 @@ def without_second_num_classes(config: Mapping[str, Any]) -> dict[str, Any]:
 def published_content(path: Path) -> Path | bytes:
     """What is published of a file.
 
-    The recipe and the evaluation go without local paths, timm's configuration so that transformers reads it too, any
-    other file as it is.
+    The recipe and the evaluation are published without local paths, and timm's configuration so that transformers reads
+    it too. Other files are published as they are.
     """
     if path.name not in (CONFIG_FILE, RECIPE_FILE, EVALUATION_FILE):
         return path
@@ -180,9 +167,9 @@ def _last_part(value: str) -> str:
     return path.name if path.is_absolute() or value.startswith("~") else value
 
 
-def _check_types(path: Path, schema: type, values: Mapping[str, Any]) -> None:
-    known = {name: value for name, value in values.items() if name in schema.__annotations__}
+def _check_types(path: Path, values: Mapping[str, Any]) -> None:
+    known = {name: value for name, value in values.items() if name in CardValues.__annotations__}
     try:
-        validate_typed_dict(schema, known)
+        validate_typed_dict(CardValues, known)  # type: ignore[type-var]  # it is one
     except StrictDataclassFieldValidationError as error:
         raise ValueError(f"{path} has a wrong value: {str(error).splitlines()[-1].strip()}") from error

@@ -68,7 +68,7 @@ class EditOnTheHub(TrainerCallback):
 
 
 def push_while_training():
-    """Push from each of two steps and at the end into a repository that has a card; then somebody edits it once more."""
+    """Push from each of two steps and at the end into a repository with a card, which somebody edits twice."""
     torch.manual_seed(0)
     network = config(decision_threshold=[0.0, 0.0, 0.0])
     options = {

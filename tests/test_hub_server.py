@@ -375,17 +375,6 @@ def test_a_dataset_and_a_model_of_one_name_are_two_repositories(hub):
     assert result == ["model", "model", "dataset", "dataset"]
 
 
-def test_a_configuration_pushed_by_transformers_comes_back(hub):
-    code = """
-        from transformers import AutoConfig, BertConfig
-
-        BertConfig(hidden_size=24).push_to_hub("user/net")
-        result = AutoConfig.from_pretrained("user/net").hidden_size
-    """
-    assert client(hub, code) == 24
-    assert 501 not in {exchange.status for exchange in hub.exchanges}
-
-
 def test_a_request_that_the_hub_does_not_know_is_no_answer(hub):
     with pytest.raises(HTTPError, match="501"):
         urlopen(f"{hub.endpoint}/api/papers/1")

@@ -1,5 +1,7 @@
 """GKGNet's preprocessing, by transformers' stock ViT processor."""
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from transformers import ViTImageProcessor
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, PILImageResampling
@@ -28,17 +30,45 @@ def create_image_processor(config: GKGNetConfig) -> ViTImageProcessor:
 def to_rgb(image: Image.Image) -> Image.Image:
     """An upright 8-bit RGB image from one of any mode.
 
-    The EXIF orientation is applied, 16 bits are scaled to 8, and what is transparent becomes white. (transformers'
-    `pipeline` drops transparency and cuts 16 bits off at 255: give it `to_rgb(image)`.)
+    The EXIF orientation is applied, deeper values are scaled (`to_eight_bits`), and what is transparent becomes white.
+    (transformers' `pipeline` drops transparency and cuts 16 bits off at 255: give it `to_rgb(image)`.)
 
     >>> to_rgb(Image.new("RGBA", (1, 1))).getpixel((0, 0))
     (255, 255, 255)
     """
     if image.getexif().get(Image.ExifTags.Base.Orientation, 1) != 1:
         image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):  # 16 bits are "I;16", or "I" where Pillow read them into 32
-        image = image.convert("I").point(lambda value: value * (1 / 257) + 0.5)
+    if image.mode == "F" or image.mode.startswith("I"):  # 16 bits are "I;16", or "I" where Pillow read them into 32
+        image = Image.fromarray(to_eight_bits(np.asarray(image)))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return image.convert("RGB")
+
+
+def to_eight_bits(values: NDArray[np.number]) -> NDArray[np.uint8]:
+    """Scale pixel values of any depth to 0 … 255.
+
+    Integers: the largest value tells whether 8, 12 or 16 bits are in use, as cameras and scanners store 12 bits in 16;
+    what needs more is scaled from its smallest to its largest value. Floats: 0 … 1 and 0 … 255 are taken as full
+    scales, anything else is scaled from its smallest to its largest value; NaN and infinity become 0.
+
+    Raises:
+        ValueError: if no value is finite.
+
+    >>> to_eight_bits(np.array([0, 2048, 4095], dtype=np.uint16)), to_eight_bits(np.array([0.0, 0.5, 1.0]))
+    (array([  0, 128, 255], dtype=uint8), array([  0, 128, 255], dtype=uint8))
+    """
+    if values.dtype == np.uint8:
+        return values.astype(np.uint8, copy=False)
+    is_float = np.issubdtype(values.dtype, np.floating)
+    values = values.astype(np.float32 if values.dtype.itemsize <= 2 or is_float else np.float64)
+    finite = np.isfinite(values)
+    if not finite.any():
+        raise ValueError("no pixel is a finite number")
+    low, high = values.min(where=finite, initial=np.inf), values.max(where=finite, initial=-np.inf)
+    full_scales = (1, 255) if is_float else (255, 4095, 65535)
+    full_scale = next((scale for scale in full_scales if low >= 0 and high <= scale), None)
+    low, high = (low, high) if full_scale is None else (0, full_scale)
+    scaled = (values - low) * (255 / max(high - low, np.finfo(np.float32).tiny)) + 0.5
+    return np.where(finite, scaled, 0).astype(np.uint8)

@@ -48,6 +48,7 @@ def push_and_edit():
     card.write_bytes(before["README.md"])
     found["unchanged"] = before == {path.name: path.read_bytes() for path in folder.iterdir()}
     hf_hub_download("user/model", "README.md", local_dir=folder)
+    card.write_text(f"{card.read_text()}\nOf the folder again.\n")
     push_folder(folder, "user/model", revision="next")
     found["fetched"] = published_card("user/model", "next")
     card.write_bytes(before["README.md"])
@@ -143,7 +144,7 @@ def done(hub, tmp_path_factory):
 
 def by_hand(card):
     """What stands below the generated part."""
-    return card.split("<!-- gkgnet-hf: end")[1].split("-->")[1].split()
+    return " ".join(card.split("<!-- gkgnet-hf: end")[1].split("-->")[1].split())
 
 
 def test_a_card_that_somebody_edited_on_the_hub_stops_the_push_before_anything_is_sent(done):
@@ -154,9 +155,9 @@ def test_a_card_that_somebody_edited_on_the_hub_stops_the_push_before_anything_i
     assert done["folder"]["untouched"] == [done["folder"]["edited"], False]
 
 
-def test_after_it_was_fetched_the_push_keeps_it(done):
-    assert by_hand(done["folder"]["pushed"]) == ["Of", "the", "folder."]
-    assert by_hand(done["folder"]["fetched"]) == ["Of", "the", "folder.", "Of", "the", "Hub."]
+def test_after_it_was_fetched_and_edited_again_the_push_keeps_both(done):
+    assert by_hand(done["folder"]["pushed"]) == "Of the folder."
+    assert by_hand(done["folder"]["fetched"]) == "Of the folder. Of the Hub. Of the folder again."
 
 
 def test_on_request_the_folders_card_replaces_it(done):
@@ -195,7 +196,7 @@ def test_the_trainer_keeps_what_people_write_before_and_while_it_trains(hub, don
         commit for commit in hub.repositories["models/user/pets"].commits.values() if "config.json" in commit.files
     ]
     cards = [ModelCard(commit.files["README.md"].content.decode()) for commit in commits]
-    texts = list(dict.fromkeys(" ".join(by_hand(card.text)) for card in cards))
+    texts = list(dict.fromkeys(by_hand(card.text) for card in cards))
     first = "# By hand From our own garden."
     assert texts == [first, f"{first} Edited.", f"{first} Edited. Edited again."]
     assert moved == ["_README-2.md"]

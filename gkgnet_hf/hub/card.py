@@ -8,6 +8,7 @@ import hashlib
 import math
 import os
 import re
+import shlex
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -22,6 +23,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils.sha import git_hash
 
 from ..files import written_whole
 from ..modeling.configuration_gkgnet import VARIANTS, GKGNetConfig
@@ -131,23 +133,19 @@ def check_card(
     """Raise an EditedCardError that says what to do, if a push of the folder would lose what people wrote on the Hub.
 
     That is the case if somebody edited the card `published` since this package wrote it, and the folder's own card
-    differs from it outside of the generated part.
+    differs from it outside of the generated part, unless `hf download` has fetched it into the folder in between.
     """
     path = Path(folder, CARD_FILE)
     earlier = read_text(path)
-    if (
-        earlier is None
-        or published is None
-        or not _is_edited(published)
-        or _author(published) == _author(earlier, str(path))
-    ):
+    if earlier is None or published is None or _author(published) == _author(earlier, str(path)):
         return
-    at = f" --revision {revision}" if revision else ""
-    raise EditedCardError(
-        f"Somebody edited the card of {repo_id} on the Hub. To keep their text, run `hf download {repo_id} {CARD_FILE}"
-        f"{at} --local-dir {folder}`, which replaces {path}, and try again. To replace their card by the one in the "
-        "folder, run `gkgnet-hf push` with --overwrite-card."
-    )
+    if _is_edited(published) and not _is_fetched(path, published):
+        at = f" --revision {revision}" if revision else ""
+        raise EditedCardError(
+            f"Somebody edited the card of {repo_id} on the Hub. To keep their text, run `hf download {repo_id} "
+            f"{CARD_FILE}{at} --local-dir {shlex.quote(str(folder))}`, which replaces {path}, and try again. To "
+            "replace their card by yours, run `gkgnet-hf push` with --overwrite-card."
+        )
 
 
 def create_model_card(
@@ -280,6 +278,12 @@ def _is_edited(text: str) -> bool:
     """Whether somebody wrote into this card by hand, after this package or transformers made it."""
     generated = GENERATED.search(text)
     return not _is_empty_template(ModelCard(text)) if generated is None else generated[1] != _digest(text)
+
+
+def _is_fetched(path: Path, published: str) -> bool:
+    """Whether the card at `path` began as this one, by the record that `hf download --local-dir` keeps."""
+    record = path.parent / ".cache" / "huggingface" / "download" / f"{path.name}.metadata"
+    return record.is_file() and git_hash(published.encode()) in record.read_text(encoding="utf-8").split()
 
 
 def _is_empty_template(card: ModelCard) -> bool:

@@ -103,8 +103,8 @@ def push_folder(
     )
     if new_branch:
         api.create_branch(repo_id, branch=str(revision), revision=head)
-    files = sorted({*files} - {CARD_FILE})
-    logger.info("To be pushed: %s", ", ".join([CARD_FILE, *files]))
+    files = [name for name in files if name != CARD_FILE]
+    logger.info("Publishing: %s", ", ".join([CARD_FILE, *files]))
     former = {name for name in api.list_repo_files(repo_id, revision=head) if _fits(name, WEIGHTS)}
     operations: list[CommitOperationAdd | CommitOperationDelete] = [
         CommitOperationAdd(CARD_FILE, str(card).encode()),
@@ -140,15 +140,10 @@ def find_model_files(folder: str | os.PathLike[str]) -> list[str]:
     config = read_config(folder)
     files, tensors = _find_weights(folder)
     _check_network(folder, config, tensors)
-    stays = []
-    for path in sorted(folder.iterdir()):
-        beside = _fits(path.name, TEXTS_AND_PICTURES) and not _fits(path.name, (*STAYS, *WEIGHTS))
-        if path.is_file() and beside:
-            files.append(path.name)
-        elif path.name not in files:
-            stays.append(path.name)
-    if stays:
-        logger.info("Not to be pushed: %s", ", ".join(stays))
+    names = {path.name for path in folder.iterdir() if path.is_file() and _fits(path.name, TEXTS_AND_PICTURES)}
+    files = sorted({*files, *(name for name in names if not _fits(name, (*STAYS, *WEIGHTS)))})
+    if stays := sorted({path.name for path in folder.iterdir()}.difference(files)):
+        logger.info("Not publishing: %s", ", ".join(stays))
     return files
 
 

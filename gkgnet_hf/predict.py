@@ -104,7 +104,7 @@ def predict_scores(
         num_workers: processes that read images; 0 reads them in this one.
 
     Returns:
-        (N, L), the sigmoid of the logits.
+        (N, L), the sigmoid of the logits; their softmax if the model's `problem_type` is single-label.
 
     Raises:
         FileNotFoundError: for a path where no file is.
@@ -200,9 +200,10 @@ def _read(image: str | os.PathLike[str] | Image.Image) -> Image.Image:
 
 @torch.inference_mode()
 def score_images(model: GKGNetForImageClassification, pixel_values: Tensor) -> NDArray[np.float32]:
-    """Pixel values (B, num_channels, H, W) → probabilities (B, L), the sigmoid of the logits."""
-    logits = model(pixel_values.to(model.device, model.dtype)).logits
-    return logits.float().sigmoid().cpu().numpy()
+    """Pixel values (B, num_channels, H, W) → probabilities (B, L), as transformers' `pipeline` computes them."""
+    logits = model(pixel_values.to(model.device, model.dtype)).logits.float()
+    one_label_an_image = model.config.problem_type == "single_label_classification"
+    return (logits.softmax(-1) if one_label_an_image else logits.sigmoid()).cpu().numpy()
 
 
 @contextmanager

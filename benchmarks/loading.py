@@ -18,8 +18,7 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from gkgnet_hf import GKGNetConfig, GKGNetForImageClassification, create_image_processor
-from gkgnet_hf.training.augmented import TransformedDataset
-from gkgnet_hf.training.transforms import AUGMENTATIONS, train_transform
+from gkgnet_hf.training.transforms import AUGMENTATIONS, TransformedDataset, train_transform
 
 NUM_LABELS = 80
 NUM_FILES = 64  # read again and again, so that the disk is out of it

@@ -1,5 +1,6 @@
 """The Trainer: optimiser, schedule, average of the weights, checkpoints."""
 
+import inspect
 import os
 import random
 import resource
@@ -13,7 +14,7 @@ import torch
 import transformers
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from transformers import TrainerCallback
+from transformers import EarlyStoppingCallback, Trainer, TrainerCallback
 
 from gkgnet_hf import GKGNetForImageClassification, create_image_processor
 from gkgnet_hf.files import last_checkpoint, written_whole
@@ -25,20 +26,26 @@ from .test_models import NUM_LABELS, small_config
 class RandomImages(torch.utils.data.Dataset):
     """The same random images and labels for everybody."""
 
+    def __init__(self, offset=0):
+        self.offset = offset
+
     def __len__(self):
         return 20
 
     def __getitem__(self, i):
-        generator = torch.Generator().manual_seed(i)
+        generator = torch.Generator().manual_seed(i + self.offset)
         return {
             "pixel_values": torch.randn(3, 64, 64, generator=generator),
             "labels": torch.randint(0, 2, (NUM_LABELS,), generator=generator).float(),
         }
 
 
-def build_trainer(output, callbacks=(), config=None, **arguments):
+def build_trainer(output, callbacks=(), args=MultiLabelTrainingArguments, **arguments):
+    """A trainer of a small network on random images. `arguments` are those of the Trainer or of `args`."""
     torch.manual_seed(0)
-    model = GKGNetForImageClassification(small_config(drop_path_rate=0.3, **(config or {})))
+    model = GKGNetForImageClassification(small_config(drop_path_rate=0.3))
+    of_trainer = inspect.signature(Trainer.__init__).parameters.keys() & arguments.keys()
+    own = {name: arguments.pop(name) for name in of_trainer}
     settings = dict(
         max_steps=8,
         per_device_train_batch_size=4,
@@ -48,14 +55,14 @@ def build_trainer(output, callbacks=(), config=None, **arguments):
         disable_tqdm=True,
         use_cpu=True,
     )
-    return MultiLabelTrainer(
-        model=model,
-        args=MultiLabelTrainingArguments(output_dir=str(output), **{**settings, **arguments}),
+    defaults = dict(
+        model=None if "model_init" in own else model,
         train_dataset=RandomImages(),
         eval_dataset=RandomImages(),
         processing_class=create_image_processor(model.config),
         callbacks=list(callbacks),
     )
+    return MultiLabelTrainer(args=args(output_dir=str(output), **{**settings, **arguments}), **{**defaults, **own})
 
 
 def assert_same_weights(one, other):
@@ -87,6 +94,47 @@ def test_a_killed_run_resumes_to_the_same_weights_bit_for_bit(tmp_path):
     whole.train()
     assert resumed.state.global_step == whole.state.global_step == 8
     assert_same_weights(resumed.model.state_dict(), whole.model.state_dict())
+
+
+@pytest.mark.parametrize("steps", [5, 7])  # at the end of an epoch, and in the middle of one
+def test_with_workers_that_persist_and_evaluations_a_run_resumes_bit_for_bit(tmp_path, steps):
+    settings = dict(
+        dataloader_num_workers=1,
+        dataloader_persistent_workers=True,
+        gradient_accumulation_steps=1,
+        max_steps=12,
+        save_steps=steps,
+        eval_strategy="steps",
+        eval_steps=steps,
+        load_best_model_at_end=True,
+        greater_is_better=False,
+        early_stopping_patience=9,
+        ema_decay=0.9,
+        ema_warmup=True,
+        lr_step_epochs=[0.8, 2],
+        warmup_steps=3,
+        compute_metrics=lambda _: {"mAP": 1.0},
+        logging_steps=1,
+    )
+    whole, resumed = (build_trainer(tmp_path, **settings) for _ in range(2))
+    whole.train()
+    resumed.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{steps}"))
+    assert_same_weights(resumed.model.state_dict(), whole.model.state_dict())
+    assert curve(resumed, steps) == curve(whole, steps)
+    assert early_stopping_count(resumed) == early_stopping_count(whole) > 0
+
+
+def curve(trainer, after):
+    return [
+        {name: entry[name] for name in ("loss", "grad_norm", "learning_rate", "ema_decay", "step")}
+        for entry in trainer.state.log_history
+        if "loss" in entry and entry["step"] > after
+    ]
+
+
+def early_stopping_count(trainer):
+    (callback,) = (c for c in trainer.callback_handler.callbacks if isinstance(c, EarlyStoppingCallback))
+    return callback.early_stopping_patience_counter
 
 
 def test_without_a_whole_checkpoint_there_is_nothing_to_resume(tmp_path):
@@ -151,22 +199,29 @@ def test_checkpoints_hold_the_average_and_the_processor_and_load_without_a_warni
     assert not caplog.text
 
 
-def test_the_average_follows_its_definition_and_is_what_is_evaluated(tmp_path):
-    weights, seen = [], []
+@pytest.mark.parametrize("warmup", [False, True])
+def test_the_average_follows_its_definition_and_is_what_is_evaluated(tmp_path, warmup):
+    weights, seen, decays = [], [], []
 
     class Watch(TrainerCallback):
         def on_step_end(self, args, state, control, model, **kwargs):
             weights.append(model.patch_classifier.weight.detach().clone())
 
-    trainer = build_trainer(tmp_path, [Watch()], max_steps=3, ema_decay=0.5, eval_strategy="steps", eval_steps=3)
+        def on_log(self, args, state, control, logs, **kwargs):
+            decays.extend([logs["ema_decay"]] if "ema_decay" in logs else [])
+
+    settings = dict(max_steps=3, logging_steps=1, eval_strategy="steps", eval_steps=3)
+    trainer = build_trainer(tmp_path, [Watch()], ema_decay=0.5, ema_warmup=warmup, **settings)
     trainer.compute_metrics = lambda _: (
         seen.append(trainer.model.patch_classifier.weight.detach().clone()) or {"mAP": 1.0}
     )
     trainer.train()
     average = weights[0]
     for step, weight in enumerate(weights[1:], 1):
-        decay = min(0.5, 1 - (1 + step) ** (-2 / 3))  # timm's warm-up
+        decay = min(0.5, 1 - (1 + step) ** (-2 / 3)) if warmup else 0.5
+        assert decays[step] == pytest.approx(decay)
         average = decay * average + (1 - decay) * weight
+    assert trainer.model.gkgnet.backbone.stem.conv1.norm.num_batches_tracked == 3  # integers are no averages
     torch.testing.assert_close(seen[0], average)
     torch.testing.assert_close(trainer.model.patch_classifier.weight.detach(), average)
     assert not torch.allclose(seen[0], weights[-1])

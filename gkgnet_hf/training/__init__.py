@@ -12,14 +12,11 @@ from ..evaluation.results import Evaluation, evaluate
 from ..evaluation.thresholds import fit_thresholds
 from ..predict import find_images, load_model, predict, predict_scores
 from .arguments import MultiLabelTrainingArguments
-from .augmented import TransformedDataset, transform_stream
 from .experiment import run_training
 from .initialize import create_model
-from .losses import MultiLabelLoss
-from .oversampling import oversample
 from .recipe import read_recipe
-from .trainer import MultiLabelTrainer
-from .transforms import eval_transform, train_transform
+from .trainer import MultiLabelLoss, MultiLabelTrainer
+from .transforms import TransformedDataset, eval_transform, oversample, train_transform, transform_stream
 
 __all__ = [
     "Evaluation",

@@ -1,13 +1,16 @@
 """What a training run is told: its arguments, its model and its data. A recipe is a file of these."""
 
-import json
+import argparse
+import logging
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any, Literal
 
+from accelerate import ParallelismConfig
 from transformers import TrainingArguments
+from transformers.trainer_utils import SaveStrategy, SchedulerType
 
-METRICS = ("mAP", "CP", "CR", "CF1", "OP", "OR", "OF1", "CF1_top3", "OF1_top3", "loss")
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -24,8 +27,13 @@ class MultiLabelTrainingArguments(TrainingArguments):
         default=0.05, metadata={"help": "Decay of weights; biases, norms and position embeddings have none."}
     )
     max_grad_norm: float = field(default=5.0, metadata={"help": "Largest gradient norm."})
-    metric_for_best_model: str | None = field(default="mAP", metadata={"help": "Metric that decides the best model."})
-    greater_is_better: bool | None = field(default=True, metadata={"help": "Whether higher is better in it."})
+    metric_for_best_model: str | None = field(
+        default=None,
+        metadata={
+            "help": "Metric that decides the best model, where that is asked for: mAP, or loss with "
+            "prediction_loss_only, unless you name another. Of several eval datasets name one, as eval_night_mAP."
+        },
+    )
     remove_unused_columns: bool = field(
         default=False, metadata={"help": "Kept off: the dataset's transform makes pixel_values when an item is read."}
     )
@@ -46,22 +54,36 @@ class MultiLabelTrainingArguments(TrainingArguments):
         default=None,
         metadata={"help": "Average the weights with this decay, as 0.9997, and evaluate and save the average."},
     )
+    ema_warmup: bool = field(
+        default=False,
+        metadata={
+            "help": "Start the average with a low decay that rises to ema_decay, so that in a short run it forgets the "
+            "weights of the start. The log shows the decay of each step as ema_decay."
+        },
+    )
     sync_batch_norm: bool = field(
         default=True, metadata={"help": "Batch statistics over all processes, where there are several."}
     )
     early_stopping_patience: int | None = field(
         default=None, metadata={"help": "Stop after this many evaluations without a better metric_for_best_model."}
     )
+    restore_callback_states_from_checkpoint: bool = field(
+        default=True, metadata={"help": "On resuming, early stopping goes on counting where the checkpoint was."}
+    )
 
     def __post_init__(self) -> None:
+        wanted = self.load_best_model_at_end or self.save_strategy == SaveStrategy.BEST
+        wanted |= self.lr_scheduler_type in (SchedulerType.REDUCE_ON_PLATEAU, SchedulerType.GREEDY)
+        if wanted and self.metric_for_best_model is None:
+            self.metric_for_best_model = "loss" if self.prediction_loss_only else "mAP"
+        if isinstance(self.parallelism_config, dict):
+            self.parallelism_config = ParallelismConfig(**self.parallelism_config)
         super().__post_init__()
         self.dataloader_persistent_workers &= self.dataloader_num_workers > 0  # torch raises otherwise
         if self.ddp_find_unused_parameters is None:
             self.ddp_find_unused_parameters = False  # every one is used
         if "tensorboard" in (self.report_to or ()) and not find_spec("tensorboard"):
             raise ValueError("report_to tensorboard needs the package tensorboard: pip install tensorboard")
-        if (metric := str(self.metric_for_best_model).removeprefix("eval_")) not in METRICS:
-            raise ValueError(f"metric_for_best_model must be one of {', '.join(METRICS)}, got {metric}")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise ValueError(f"ema_decay must be between 0 and 1, got {self.ema_decay}")
         if self.patch_learning_rate_factor < 0:
@@ -76,40 +98,49 @@ class MultiLabelTrainingArguments(TrainingArguments):
         return {**self.__dict__, "hub_token": None}
 
 
+class Renamed(argparse.Action):
+    """Stores the value, and says once what an old name is called now."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        if option_string not in self.option_strings[:2]:  # those of the field itself; aliases follow
+            logger.warning("%s is called %s now; the old name goes in the next version", option_string, self.dest)
+        setattr(namespace, self.dest, values)
+
+
 @dataclass
 class ModelArguments:
     """Which network to train, and from which weights.
 
-    >>> ModelArguments(model="ti", config='{"num_groups": 1}').config
-    {'num_groups': 1}
+    >>> ModelArguments(model_name_or_path="ti", config={"num_groups": 1}).backbone_checkpoint is None
+    True
     """
 
-    model: str = field(
+    model_name_or_path: str = field(
         default="s",
         metadata={
-            "help": "A size (ti, s, m, b) to start at random, or a GKGNet to start from: a folder, a name on the Hub "
-            "or a released file. Labels that it knows by name are kept."
+            "help": "A size (ti, s, m, b), or a GKGNet to start from: a folder, a name on the Hub or a released file. "
+            "Labels that it knows by name are kept.",
+            "aliases": ["--model"],
+            "action": Renamed,
         },
     )
     backbone_checkpoint: str | None = field(
         default=None,
-        metadata={"help": "File of a Pyramid ViG or timm checkpoint that the patch nodes of a size start from."},
+        metadata={
+            "help": "What the patch nodes of a size start from: imagenet downloads the ImageNet weights of Pyramid ViG "
+            "of that size, a path reads that file of Pyramid ViG or timm, none starts at random."
+        },
     )
     image_size: int | None = field(
         default=None, metadata={"help": "Side of the images in pixels (default: the model's own, 224 for a size)."}
     )
-    config: dict[str, Any] | str | None = field(
+    config: dict[str, Any] | None = field(
         default=None, metadata={"help": "Other fields of GKGNetConfig as JSON, for instance '{\"num_groups\": 1}'."}
     )
 
     def __post_init__(self) -> None:
-        if isinstance(self.config, str):
-            try:
-                self.config = json.loads(self.config)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"config must be a JSON object, got {self.config!r}: {error}") from error
-        if self.config is not None and not isinstance(self.config, dict):
-            raise ValueError(f"config must be a JSON object, got {self.config!r}")
+        if self.backbone_checkpoint == "none":
+            self.backbone_checkpoint = None
 
 
 @dataclass
@@ -128,14 +159,23 @@ class DataArguments:
         default="validation",
         metadata={"help": "Split to evaluate on; a tenth of the images where the dataset has no such split."},
     )
-    config_name: str | None = field(default=None, metadata={"help": "Configuration of a dataset on the Hub."})
+    dataset_config_name: str | None = field(
+        default=None,
+        metadata={
+            "help": "Configuration of a dataset on the Hub.",
+            "aliases": ["--config_name", "--config-name"],
+            "action": Renamed,
+        },
+    )
     image_column: str | None = field(default=None, metadata={"help": "Column of the images, where it is not found."})
     label_column: list[str] | None = field(
-        default=None, metadata={"help": "Column of the labels, or one column per label, where it is not found."}
+        default=None,
+        metadata={"help": "Column of the labels, or one column per label, where it is not found.", "action": "extend"},
     )
     separator: str | None = field(default=None, metadata={"help": "What separates label names in one text column."})
     labels: list[str] | None = field(
-        default=None, metadata={"help": "Label names in their order (default: those of the training split)."}
+        default=None,
+        metadata={"help": "Label names in their order (default: those of the training split).", "action": "extend"},
     )
     keep_unlabeled: bool = field(default=False, metadata={"help": "Keep images without any label."})
     streaming: bool = field(default=False, metadata={"help": "Read the dataset while training; needs max_steps."})

@@ -22,12 +22,10 @@ from ..hub.card import inherited_metadata
 from ..hub.model_folder import CARD_FILE, EVALUATION_FILE, RECIPE_FILE, without_paths
 from ..modeling.image_processing_gkgnet import create_image_processor
 from ..predict import model_label_names
-from .augmented import TransformedDataset, transform_stream
 from .initialize import create_model
-from .oversampling import oversample
 from .recipe import Recipe
 from .trainer import MultiLabelTrainer, prediction_scores
-from .transforms import Transform, eval_transform, train_transform
+from .transforms import Transform, TransformedDataset, eval_transform, oversample, train_transform, transform_stream
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +92,7 @@ def load_datasets(recipe: Recipe, output: Path) -> tuple[Dataset | IterableDatas
         dataset = load_multilabel_dataset(
             data.dataset,
             split,
-            dataset_config_name=data.config_name,
+            dataset_config_name=data.dataset_config_name,
             labels=labels,
             image_column=data.image_column,
             label_column=data.label_column,
@@ -120,10 +118,10 @@ def build_trainer(
     """The trainer of a recipe on these splits."""
     model = create_model(
         label_names(train),
-        recipe.model.model,
+        recipe.model.model_name_or_path,
         image_size=recipe.model.image_size,
         backbone_checkpoint=recipe.model.backbone_checkpoint,
-        **(recipe.model.config or {}),  # type: ignore[arg-type]
+        **(recipe.model.config or {}),
     )
     processor = create_image_processor(model.config)
     seed = recipe.training.seed
@@ -163,7 +161,7 @@ def _evaluate(trainer: MultiLabelTrainer, recipe: Recipe, areas: NDArray[np.floa
 def _origin(recipe: Recipe) -> dict[str, Any]:
     """Metadata of the card that only this machine knows: whether what a recipe names is a path or on the Hub."""
     on_hub = not Path(recipe.data.dataset).expanduser().exists()
-    return {**inherited_metadata(recipe.model.model), "datasets": recipe.data.dataset if on_hub else None}
+    return {**inherited_metadata(recipe.model.model_name_or_path), "datasets": recipe.data.dataset if on_hub else None}
 
 
 def _check_streaming(recipe: Recipe) -> None:

@@ -1,12 +1,14 @@
 """Recipes: YAML files of training arguments, which the command line overrides."""
 
+import argparse
 import dataclasses
 import difflib
 import json
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, NoReturn, get_args, get_type_hints
+from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
 import torch
 import transformers
@@ -19,7 +21,6 @@ from .arguments import DataArguments, ModelArguments, MultiLabelTrainingArgument
 
 RECIPES = files(__package__) / "recipes"
 ARGUMENTS = (ModelArguments, DataArguments, MultiLabelTrainingArguments)
-TYPES = {name: kind for part in ARGUMENTS for name, kind in get_type_hints(part).items()}
 NULL = "null"
 
 
@@ -46,7 +47,7 @@ class Recipe:
         if self.training.push_to_hub:
             values = without_paths(values)
         versions = f"# gkgnet_hf {__version__}, transformers {transformers.__version__}, torch {torch.__version__}\n"
-        text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+        text = yaml.safe_dump(json.loads(json.dumps(values)), sort_keys=False, allow_unicode=True)  # enums are text
         path.write_text(versions + text, encoding="utf-8")
 
 
@@ -64,37 +65,33 @@ def read_recipe(arguments: Sequence[str]) -> Recipe:
 
     Args:
         arguments: name of a recipe of the package or path of a YAML file, if the first does not start with "--"; then
-            "--name", "value" of any field of the three dataclasses, which wins over the file; `config` is merged with
-            the file's. "null" is None.
+            "--name", "value" of any field of the three dataclasses, which wins over the file. A list is several words,
+            a mapping is JSON, "null" is None. `config` is merged with the file's.
 
     Raises:
         ValueError: for an argument that is unknown, missing or of the wrong kind, or a file that is no recipe.
 
-    >>> recipe = read_recipe(["coco-448", "--image_size", "224", "--bf16", "false"])
-    >>> recipe.model.image_size, recipe.training.per_device_train_batch_size
-    (224, 16)
+    >>> recipe = read_recipe(["digits", "--image_size", "64", "--lr_scheduler_kwargs", '{"num_cycles": 1}'])
+    >>> recipe.model.image_size, recipe.training.lr_scheduler_kwargs, recipe.training.per_device_train_batch_size
+    (64, {'num_cycles': 1}, 32)
     """
-    words = list(arguments)
-    options = _read_file(words.pop(0)) if words and not words[0].startswith("--") else {}
-    for name, values in _split(words).items():
-        if name == "config" and values != [NULL]:
-            values = [json.dumps({**_json(options.get(name, ["{}"])), **_json(values)})]
-        options[name] = values
-    nulls = [name for name, values in options.items() if values == [NULL]]
-    for name in nulls:
-        if type(None) not in get_args(TYPES[name]):
-            raise ValueError(f"{name} cannot be {NULL}")
-    parser = _Parser(ARGUMENTS, allow_abbrev=False)  # type: ignore[arg-type]
-    parsed: dict[str, Any] = vars(
-        parser.parse_args([w for n, v in options.items() if n not in nulls for w in (f"--{n}", *v)])
-    )
-    parsed.update(dict.fromkeys(nulls))
-    model, data, training = parser.parse_dict(parsed)
-    return Recipe(model, data, training, {name: value for name, value in parsed.items() if name in options})
+    parser, words = _Parser(), list(arguments)
+    file = parser.parse(_file_words(name := words.pop(0)), f"{name}: ") if words and words[0][:2] != "--" else {}
+    line = parser.parse(words)
+    given = {**file, **line}
+    if file.get("config") and line.get("config"):
+        given["config"] = {**file["config"], **line["config"]}
+    if "dataset" not in given:
+        raise ValueError("The argument --dataset is required")
+    try:
+        model, data, training = parser.parse_dict(given)
+    except TypeError as error:  # of a class that is made from a mapping, such as accelerator_config
+        raise ValueError(str(error)) from error
+    return Recipe(model, data, training, given)
 
 
-def _read_file(name: str) -> dict[str, list[str]]:
-    """Argument → its words."""
+def _file_words(name: str) -> list[str]:
+    """A recipe file as words of the command line."""
     if name in recipe_names():
         text = (RECIPES / f"{name}.yaml").read_text(encoding="utf-8")
     elif Path(name).is_file():
@@ -102,53 +99,82 @@ def _read_file(name: str) -> dict[str, list[str]]:
     else:
         raise ValueError(f"{name} is neither a file nor a recipe of this package ({', '.join(recipe_names())})")
     try:
-        typed = yaml.safe_load(text)
-        settings = yaml.load(text, yaml.BaseLoader)  # as text: to YAML `no` would be False
+        typed = yaml.load(text, _Yaml12)
+        settings = yaml.load(text, yaml.BaseLoader)  # as text, for the parser to read
     except yaml.YAMLError as error:
         raise ValueError(f"{name} is no YAML file: {error}") from error
     if not isinstance(settings, dict):
         raise ValueError(f"{name} must hold `name: value` lines, got {type(settings).__name__}")
-    _check_names(settings, prefix=f"{name}: ")
-    words = {key: value if isinstance(value, list) else [value or NULL] for key, value in settings.items()}
-    if typed.get("config"):
-        words["config"] = [json.dumps(typed["config"])]
+    words = []
+    for name, value in settings.items():
+        if isinstance(value, list):
+            words += [f"--{name}", *(item if isinstance(item, str) else json.dumps(item) for item in value)]
+        else:
+            words.append(f"--{name}={json.dumps(typed[name]) if isinstance(value, dict) else value or NULL}")
     return words
 
 
-def _split(words: Sequence[str]) -> dict[str, list[str]]:
-    """Words of the command line → argument → its words; what is said several times is joined."""
-    options: dict[str, list[str]] = {}
-    values: list[str] | None = None
-    for word in words:
-        if word.startswith("--"):
-            name, equals, value = word[2:].partition("=")
-            values = options.setdefault(name.replace("-", "_"), [])
-            values += [value] if equals else []
-        elif values is None:
-            raise ValueError(f"expected --ARGUMENT VALUE, got {word!r}")
-        else:
-            values.append(word)
-    _check_names(options, prefix="")
-    return {name: v if "list" in str(_type(name)) else v[-1:] for name, v in options.items()}
+class _Yaml12(yaml.SafeLoader):
+    """As YAML 1.2 has it, `no` and `off` are words and 1e-4 is a number."""
 
 
-def _check_names(names: Iterable[str], prefix: str) -> None:
-    for name in names:
-        if _type(name) is None:
-            close = difflib.get_close_matches(name, TYPES, n=1)
-            raise ValueError(f"{prefix}unknown argument {name}{f'; did you mean {close[0]}?' if close else ''}")
-
-
-def _type(name: str) -> Any:
-    return TYPES.get(name) or TYPES.get(name.removeprefix("no_"))  # --no_check_data
-
-
-def _json(words: list[str]) -> dict[str, Any]:
-    return {} if words == [NULL] else ModelArguments(config=words[0]).config  # type: ignore[return-value]
+_Yaml12.yaml_implicit_resolvers = {}
+for _tag, _pattern in (
+    ("bool", r"true|false|True|False|TRUE|FALSE"),
+    ("null", r"~|null|Null|NULL|"),
+    ("int", r"[-+]?[0-9]+"),
+    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?"),
+):
+    _Yaml12.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), None)
 
 
 class _Parser(HfArgumentParser):
-    """Raises where argparse would print its hundreds of options and exit."""
+    """transformers' parser of the three dataclasses. It returns what is given, takes every list and mapping, and raises
+    ValueError where argparse would print its hundreds of options and exit."""
+
+    def __init__(self) -> None:
+        super().__init__(ARGUMENTS, allow_abbrev=False, add_help=False)  # type: ignore[arg-type]
+        self.source = ""
+        types = {name: kind for part in ARGUMENTS for name, kind in get_type_hints(part).items()}
+        for action in self._actions:
+            action.default, action.required = argparse.SUPPRESS, False
+            kinds = (types[action.dest], *get_args(types[action.dest]))
+            if any(get_origin(kind) is list for kind in kinds):
+                action.nargs = "+"
+            if action.nargs != 0:  # but --no_check_data, which has no value
+                action.type = _reader(action.type, kinds)  # type: ignore[arg-type]
+
+    def parse(self, words: list[str], source: str = "") -> dict[str, Any]:
+        """The arguments that the words give, by name. Errors begin with `source`."""
+        self.source = source
+        namespace, rest = self.parse_known_args(words)
+        for word in rest[:1]:
+            if not word.startswith("--"):
+                self.error(f"expected --ARGUMENT VALUE, got {word!r}")
+            name = word[2:].partition("=")[0]
+            close = difflib.get_close_matches(name, [action.dest for action in self._actions], n=1)
+            self.error(f"unknown argument {name}{f'; did you mean {close[0]}?' if close else ''}")
+        return {name: None if value == [None] else value for name, value in vars(namespace).items()}
 
     def error(self, message: str) -> NoReturn:
-        raise ValueError(message)
+        raise ValueError(self.source + message)
+
+
+def _reader(read: Callable[[str], Any] | None, kinds: Sequence[Any]) -> Callable[[str], Any]:
+    """How a word becomes a value of one of these types: null, a mapping as JSON, or what transformers' parser reads."""
+    mapping = any((get_origin(kind) or kind) is dict or dataclasses.is_dataclass(kind) for kind in kinds)
+
+    def convert(text: str) -> Any:
+        if text == NULL:
+            if type(None) not in kinds:
+                raise argparse.ArgumentTypeError(f"cannot be {NULL}")
+            return None
+        if mapping and (text.lstrip().startswith("{") or str not in kinds):  # some take the path of a file instead
+            try:
+                return dict(json.loads(text))
+            except (json.JSONDecodeError, TypeError) as error:
+                raise argparse.ArgumentTypeError(f"must be a JSON object, got {text!r}: {error}") from error
+        return read(text) if read else text
+
+    convert.__name__ = getattr(read, "__name__", "text")  # argparse names it in its errors
+    return convert

@@ -1,8 +1,9 @@
-"""transformers' Trainer with the multi-label loss and metrics, and the paper's recipe."""
+"""transformers' Trainer with the paper's recipe: schedule, average of the weights, multi-label metrics."""
 
 import logging
 import shutil
-from collections.abc import Callable, Iterator
+import weakref
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_model, save_model
+from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
-from transformers import EarlyStoppingCallback, EvalPrediction, PreTrainedModel, Trainer
+from torch.optim.lr_scheduler import ChainedScheduler, LinearLR, LRScheduler, MultiStepLR
+from torch.utils.data import DataLoader
+from transformers import (
+    EarlyStoppingCallback,
+    EvalPrediction,
+    PreTrainedModel,
+    Trainer,
+    TrainerCallback,
+    TrainerState,
+    TrainingArguments,
+    set_seed,
+)
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
 
@@ -22,32 +34,38 @@ from ..evaluation.metrics import multilabel_metrics
 from ..files import last_checkpoint, removed_on_error, written_whole
 from ..hub.card import EditedCardError, check_card, published_card, write_card
 from ..hub.model_folder import CARD_FILE
-from ..modeling.modeling_gkgnet import GKGNetForImageClassification
+from ..modeling.configuration_gkgnet import GKGNetConfig
+from ..modeling.modeling_gkgnet import multi_label_loss
 from .arguments import MultiLabelTrainingArguments
-from .augmented import EpochCallback
-from .ema import WeightAverage
-from .losses import MultiLabelLoss
-from .schedule import step_schedule
 from .sync_batch_norm import synchronize_batch_norm
+from .transforms import seed_of
 
 logger = logging.getLogger(__name__)
 
 # Beside the averaged weights of a checkpoint: the ones that training continues with.
 TRAINING_WEIGHTS = "training_weights.safetensors"
+METRICS = ("loss", *multilabel_metrics([[0.5]], [[1]]))
 
 
 class MultiLabelTrainer(Trainer):
-    """Trainer of a model that scores labels: `MultiLabelLoss` to train, `multilabel_metrics` to evaluate.
+    """transformers' Trainer that evaluates with `multilabel_metrics` and knows `MultiLabelTrainingArguments`.
+
+    The loss is the model's own, which its configuration describes. For another one pass `compute_loss_func`, for
+    instance a `MultiLabelLoss`.
 
     Args:
-        model: what to train.
-        args: `MultiLabelTrainingArguments`.
-        loss: called with (logits, labels); default the `MultiLabelLoss` of the model's configuration.
-        **kwargs: as for transformers' `Trainer`. An image processor given as `processing_class` is saved with every
-            checkpoint.
+        *args, **kwargs: as for transformers' `Trainer`. With plain `TrainingArguments` the arguments that
+            `MultiLabelTrainingArguments` adds have their defaults. An image processor given as `processing_class` is
+            saved with every checkpoint.
 
-    With `args.ema_decay` the average of the weights is what is evaluated and saved, and what the model holds after
-    training.
+    With `ema_decay` the model is evaluated and saved with the average of its weights, and holds it after training.
+
+    A run that is stopped and resumed reaches the same weights, bit for bit on a CPU: what is random in a step depends
+    on seed, step and process alone.
+
+    Raises:
+        ValueError: for `label_smoothing_factor`, which smooths over classes that exclude each other (use the
+            configuration's `label_smoothing`), or a `metric_for_best_model` that the default metrics do not have.
 
     Example:
 
@@ -56,67 +74,28 @@ class MultiLabelTrainer(Trainer):
         trainer.evaluate()["eval_mAP"]
     """
 
-    args: MultiLabelTrainingArguments
+    args: TrainingArguments
     model: PreTrainedModel
     optimizer: Optimizer
 
-    def __init__(
-        self,
-        model: GKGNetForImageClassification,
-        args: MultiLabelTrainingArguments,
-        loss: Callable[[Tensor, Tensor], Tensor] | None = None,
-        **kwargs: Any,
-    ):
-        kwargs.setdefault("compute_metrics", _metrics)
-        self.loss = loss if loss is not None else MultiLabelLoss.from_config(model.config)
-        self.average: WeightAverage | None = None
-        super().__init__(model=model, args=args, **kwargs)
-        self.model_accepts_loss_kwargs = False  # the loss is a mean over the batch: the Trainer averages it
-        self.add_callback(EpochCallback())
-        if args.sync_batch_norm and args.world_size > 1:
-            synchronize_batch_norm(model)
-        if args.early_stopping_patience is not None:
-            self.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
+    def __init__(self, *args: Any, **kwargs: Any):
+        kwargs.setdefault("compute_metrics", default_metrics)
+        self.average: ModelEmaV3 | None = None
+        super().__init__(*args, **kwargs)
+        if self.args.label_smoothing_factor and self.model.config.problem_type != "single_label_classification":
+            raise ValueError(
+                "label_smoothing_factor is for images with one label each: set label_smoothing in the model's "
+                f"configuration instead, got {self.args.label_smoothing_factor}"
+            )
+        if self.compute_metrics is default_metrics:
+            _check_metric(self.args.metric_for_best_model)
+        self.add_callback(_StepCallback(weakref.proxy(self)))  # so that `del trainer` frees its memory at once
+        if (patience := self._argument("early_stopping_patience")) is not None:
+            self.add_callback(EarlyStoppingCallback(patience))
 
-    def compute_loss(
-        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Any:
-        """Loss of a batch, a mean over its images, and on request the model's output."""
-        labels = inputs["labels"]
-        outputs = model(**{name: value for name, value in inputs.items() if name != "labels"})
-        loss = self.loss(outputs["logits"], labels)
-        return (loss, outputs) if return_outputs else loss
-
-    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
-        """Weights only: no bias, no norm, no position embedding."""
-        return [name for name, p in model.named_parameters() if p.ndim > 1 and not name.endswith("pos_embed")]
-
-    def create_optimizer(self, model: nn.Module | None = None) -> Optimizer:
-        """The Trainer's optimiser; the patch nodes have groups of their own where their learning rate differs."""
-        created = self.optimizer is None
-        optimizer = super().create_optimizer(model)
-        factor = self.args.patch_learning_rate_factor
-        if created and factor != 1:
-            parameters = (model or self.model).named_parameters()
-            patches = {id(p) for name, p in parameters if "backbone." in name}
-            for group in list(optimizer.param_groups):
-                inside = [p for p in group["params"] if id(p) in patches]
-                group["params"] = [p for p in group["params"] if id(p) not in patches]
-                optimizer.add_param_group({**group, "params": inside, "lr": factor * group["lr"]})
-        return optimizer
-
-    def create_scheduler(self, num_training_steps: int, optimizer: Optimizer | None = None) -> LRScheduler:
-        """The Trainer's scheduler, or `step_schedule` with `args.lr_step_epochs`."""
-        if self.args.lr_step_epochs is None or self.lr_scheduler is not None:
-            return super().create_scheduler(num_training_steps, optimizer)
-        steps_per_epoch = -(-len(self.get_train_dataloader()) // self.args.gradient_accumulation_steps)
-        self.lr_scheduler = step_schedule(
-            optimizer or self.optimizer,
-            milestones=[round(epoch * steps_per_epoch) for epoch in self.args.lr_step_epochs],
-            warmup_steps=self.args.get_warmup_steps(num_training_steps),
-        )
-        self._created_lr_scheduler = True
-        return self.lr_scheduler
+    def _argument(self, name: str) -> Any:
+        """An argument that `MultiLabelTrainingArguments` adds; its default where plain `TrainingArguments` are used."""
+        return getattr(self.args, name, getattr(MultiLabelTrainingArguments, name))
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
         """As the Trainer's. True resumes from the newest whole checkpoint in the output folder.
@@ -129,20 +108,136 @@ class MultiLabelTrainer(Trainer):
             if checkpoint is None:
                 raise ValueError(f"There is no whole checkpoint to resume from in {self.args.output_dir}")
             resume_from_checkpoint = str(checkpoint)
-        if self.args.ema_decay is not None:
+        set_seed(self.args.seed)  # the order of the images must not depend on what this process did before
+        try:
+            result = super().train(resume_from_checkpoint, *args, **kwargs)
+            if self.average is not None:
+                self.model.load_state_dict(self.average.module.state_dict())
+        finally:
+            self.average = None
+        return result
+
+    def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
+        if self._argument("sync_batch_norm") and self.args.world_size > 1:
+            synchronize_batch_norm(self.model, self.args.device)
+        if (decay := self._argument("ema_decay")) is not None:
             if self.is_fsdp_enabled or self.is_deepspeed_enabled:
                 raise ValueError("ema_decay needs the whole weights in every process, unlike FSDP and DeepSpeed")
-            self.average = WeightAverage(self.model, self.args.ema_decay)
-            self.add_callback(self.average)
-        result = super().train(resume_from_checkpoint, *args, **kwargs)
-        if self.average is not None:
-            self.model.load_state_dict(self.average.average.module.state_dict())
-            self._drop_average()
-        return result
+            self.average = ModelEmaV3(self.model, decay=decay, use_warmup=self._argument("ema_warmup"))
+        return super()._prepare_for_training(*args, **kwargs)
+
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        """Weights only: no bias, no norm, no position embedding."""
+        return [name for name, p in model.named_parameters() if p.ndim > 1 and not name.endswith("pos_embed")]
+
+    def create_optimizer(self, model: nn.Module | None = None) -> Optimizer:
+        """The Trainer's optimiser; the patch nodes have groups of their own where their learning rate differs."""
+        created = self.optimizer is None
+        optimizer = super().create_optimizer(model)
+        factor = self._argument("patch_learning_rate_factor")
+        if created and factor != 1:
+            parameters = (model or self.model).named_parameters()
+            patches = {id(p) for name, p in parameters if "backbone." in name}
+            for group in list(optimizer.param_groups):
+                inside = [p for p in group["params"] if id(p) in patches]
+                group["params"] = [p for p in group["params"] if id(p) not in patches]
+                optimizer.add_param_group({**group, "params": inside, "lr": factor * group["lr"]})
+        return optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Optimizer | None = None) -> LRScheduler:
+        """The Trainer's scheduler, or the paper's with `lr_step_epochs`.
+
+        The paper's warms up linearly from a thousandth of the learning rate, and divides it by ten at each of these
+        epochs.
+        """
+        epochs = self._argument("lr_step_epochs")
+        if epochs is None or self.lr_scheduler is not None:
+            return super().create_scheduler(num_training_steps, optimizer)
+        optimizer = optimizer or self.optimizer
+        steps_per_epoch = -(-len(self.get_train_dataloader()) // self.args.gradient_accumulation_steps)
+        schedulers: list[LRScheduler] = [MultiStepLR(optimizer, [round(epoch * steps_per_epoch) for epoch in epochs])]
+        if warmup_steps := self.args.get_warmup_steps(num_training_steps):
+            schedulers.append(LinearLR(optimizer, start_factor=1e-3, total_iters=warmup_steps))
+        self.lr_scheduler = ChainedScheduler(schedulers, optimizer)  # type: ignore[assignment]
+        self._created_lr_scheduler = True
+        return self.lr_scheduler  # type: ignore[return-value]
+
+    def _get_dataloader(self, *args: Any, is_training: bool = False, **kwargs: Any) -> DataLoader:
+        """As the Trainer's, but `dataloader_drop_last` is for training: no image is left out of an evaluation."""
+        drop_last = self.args.dataloader_drop_last
+        self.args.dataloader_drop_last = drop_last and is_training
+        try:
+            return super()._get_dataloader(*args, is_training=is_training, **kwargs)  # type: ignore[misc]
+        finally:
+            self.args.dataloader_drop_last = drop_last
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
         with self._averaged():
             return super().evaluation_loop(*args, **kwargs)
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """As the Trainer's, with the decay of the average in this step as `ema_decay`."""
+        if self.average is not None and "learning_rate" in logs:
+            logs["ema_decay"] = self.average.get_decay(self.state.global_step)
+        super().log(logs, *args, **kwargs)
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """Within it the model holds what is evaluated and saved."""
+        average, self.average = self.average, None  # None, so that nested blocks do not swap back
+        if average is not None:
+            _swap(self.model, average.module)
+        try:
+            yield
+        finally:
+            if average is not None:
+                _swap(self.model, average.module)
+            self.average = average
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        """Of two checkpoints with the same metric the one of lower loss is better: few images soon give mAP 100."""
+        name = f"eval_{str(self.args.metric_for_best_model).removeprefix('eval_')}"
+        # With several datasets the loss is that of the metric's own: eval_night_loss for eval_night_mAP.
+        losses = [key for key in metrics if key.endswith("_loss") and name.startswith(key.removesuffix("loss"))]
+        loss = max(losses, key=len, default="")
+        best = [e for e in self.state.log_history if e.get("step") == self.state.best_global_step and loss in e]
+        if best and metrics[name] == self.state.best_metric and metrics[loss] < best[-1][loss]:
+            self.state.best_metric = None
+        return super()._determine_best_metric(metrics, trial)
+
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        self.average = None  # the best checkpoint holds the average of its time
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        if not self.args.should_save:
+            return
+        with self._averaged(), written_whole(output_dir or str(self.args.output_dir)) as folder:
+            super()._save(str(folder), state_dict)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        with removed_on_error(Path(self._get_output_dir(trial), name)):
+            super()._save_checkpoint(model, trial)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self.average is not None and self.args.should_save:
+            save_model(self.model, str(Path(output_dir, TRAINING_WEIGHTS)))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if self.average is not None and checkpoint is not None:
+            # What a checkpoint calls the model is the average, which self.average is a copy of by now.
+            if not (weights := Path(checkpoint, TRAINING_WEIGHTS)).is_file():
+                raise ValueError(f"{checkpoint} was written without ema_decay and cannot be resumed with it")
+            load_model(self.model, str(weights))
+
+    def _load_callback_state(self) -> None:
+        super()._load_callback_state()
+        for callback in self.callback_handler.callbacks:  # its count is the checkpoint's, its patience today's
+            if isinstance(callback, EarlyStoppingCallback) and self._argument("early_stopping_patience") is not None:
+                callback.early_stopping_patience = self._argument("early_stopping_patience")
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
         """As the Trainer's. A card that somebody edited on the Hub is an error now, not hours later.
@@ -219,55 +314,93 @@ class MultiLabelTrainer(Trainer):
                 shutil.copy(file, str(self.args.output_dir))
         super()._push_from_checkpoint(checkpoint_folder)
 
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
-        if not self.args.should_save:
-            return
-        with self._averaged(), written_whole(output_dir or str(self.args.output_dir)) as folder:
-            super()._save(str(folder), state_dict)
 
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-        with removed_on_error(Path(self._get_output_dir(trial), name)):
-            super()._save_checkpoint(model, trial)
+class _StepCallback(TrainerCallback):
+    """What happens around each step of a `MultiLabelTrainer`: random numbers before it, the average after it."""
 
-    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        super()._save_optimizer_and_scheduler(output_dir)
-        if self.average is not None and self.args.should_save:
-            save_model(self.model, str(Path(output_dir, TRAINING_WEIGHTS)))
+    def __init__(self, trainer: MultiLabelTrainer):
+        self.trainer = trainer
 
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        super()._load_optimizer_and_scheduler(checkpoint)
-        if self.average is not None and checkpoint is not None:
-            if not (weights := Path(checkpoint, TRAINING_WEIGHTS)).is_file():
-                raise ValueError(f"{checkpoint} was written without ema_decay and cannot be resumed with it")
-            self.average.average.set(self.model)  # what a checkpoint calls the model is the average
-            load_model(self.model, str(weights))
+    def on_epoch_begin(
+        self, args: Any, state: TrainerState, control: Any, train_dataloader: Any = None, **kwargs: Any
+    ) -> None:
+        # accelerate does so itself, but not with several processes, nor in an epoch that is resumed half-way.
+        for part in (train_dataloader, train_dataloader.dataset):
+            if hasattr(part, "set_epoch"):
+                part.set_epoch(int(state.epoch or 0))
 
-    def _load_best_model(self) -> None:
-        super()._load_best_model()
-        self._drop_average()  # the best checkpoint holds the average of its time
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        # The state that a checkpoint keeps would not do: a loader whose workers persist draws a number when it starts
+        # its workers, which a resumed run does later than one that was not stopped.
+        torch.manual_seed(seed_of(args.seed, state.global_step, args.process_index))
 
-    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
-        """Of two checkpoints with the same metric the one of lower loss is better: few images soon give mAP 100."""
-        name = f"eval_{str(self.args.metric_for_best_model).removeprefix('eval_')}"
-        best = [e for e in self.state.log_history if e.get("step") == self.state.best_global_step and "eval_loss" in e]
-        if best and metrics[name] == self.state.best_metric and metrics["eval_loss"] < best[-1]["eval_loss"]:
-            self.state.best_metric = None
-        return super()._determine_best_metric(metrics, trial)
+    def on_step_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        if self.trainer.average is not None:
+            self.trainer.average.update(self.trainer.model, step=state.global_step)
 
-    def _drop_average(self) -> None:
-        if self.average is not None:
-            self.remove_callback(self.average)
-            self.average = None
 
-    @contextmanager
-    def _averaged(self) -> Iterator[None]:
-        """Within it the model holds what is evaluated and saved."""
-        if self.average is None:
-            yield
-        else:
-            with self.average.applied(self.model):
-                yield
+class MultiLabelLoss(nn.Module):
+    """Asymmetric loss plus label-smoothed cross-entropy, summed over labels, averaged over the batch.
+
+    The Trainers of transformers take it as `compute_loss_func`; gradient accumulation and several processes then give
+    the mean over all images of a step.
+
+    Args:
+        asymmetric_loss_weight, gamma_positive, gamma_negative, probability_margin, smoothed_loss_weight,
+            label_smoothing: as in `multi_label_loss`; the defaults are the paper's.
+        label_weights: (L,) factor of each label's loss.
+
+    Example:
+
+        trainer = MultiLabelTrainer(..., compute_loss_func=MultiLabelLoss(gamma_negative=4))
+
+    >>> loss = MultiLabelLoss(asymmetric_loss_weight=0, label_smoothing=0)  # binary cross-entropy
+    >>> round(loss(torch.zeros(1, 2), torch.tensor([[1.0, 0.0]])).item(), 4)
+    1.3863
+    """
+
+    def __init__(
+        self,
+        asymmetric_loss_weight: float = 10.0,
+        gamma_positive: float = 0.0,
+        gamma_negative: float = 2.0,
+        probability_margin: float = 0.05,
+        smoothed_loss_weight: float = 1.0,
+        label_smoothing: float = 0.1,
+        label_weights: Tensor | None = None,
+    ):
+        super().__init__()
+        self.settings = {
+            "asymmetric_loss_weight": asymmetric_loss_weight,
+            "gamma_positive": gamma_positive,
+            "gamma_negative": gamma_negative,
+            "probability_margin": probability_margin,
+            "smoothed_loss_weight": smoothed_loss_weight,
+            "label_smoothing": label_smoothing,
+        }
+        self.label_weights: Tensor | None
+        self.register_buffer("label_weights", label_weights)
+
+    @classmethod
+    def from_config(cls, config: GKGNetConfig) -> "MultiLabelLoss":
+        """The loss that a model's configuration describes."""
+        return cls(**{name: getattr(config, name) for name in cls().settings})
+
+    def forward(self, outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:
+        """Loss of a batch, a scalar.
+
+        Args:
+            outputs: logits (B, L), or a model's output that has them as `logits`.
+            labels: (B, L) of 1 (positive), 0 (negative), and −1 or NaN (unknown).
+            num_items_in_batch: how many labels all batches of a training step have together, as the Trainer counts
+                them. The losses of the batches then add up to the mean over all their images.
+        """
+        logits = outputs if isinstance(outputs, Tensor) else outputs["logits"]
+        loss = multi_label_loss(logits, labels, label_weights=self.label_weights, **self.settings)
+        return loss if num_items_in_batch is None else loss * labels.numel() / num_items_in_batch
+
+    def extra_repr(self) -> str:
+        return ", ".join(f"{name}={value}" for name, value in self.settings.items())
 
 
 def prediction_scores(predictions: Any) -> NDArray[np.float32]:
@@ -276,5 +409,25 @@ def prediction_scores(predictions: Any) -> NDArray[np.float32]:
     return torch.from_numpy(logits).float().sigmoid().numpy()
 
 
-def _metrics(prediction: EvalPrediction) -> dict[str, float]:
-    return multilabel_metrics(prediction_scores(prediction.predictions), prediction.label_ids)
+def default_metrics(prediction: EvalPrediction) -> dict[str, float]:
+    """`multilabel_metrics` of what the Trainer gathers. Labels may be class ids (N,) of images with one label each."""
+    scores, labels = prediction_scores(prediction.predictions), np.asarray(prediction.label_ids)
+    if labels.ndim == 1:
+        labels = np.eye(scores.shape[1])[labels] if scores.shape[1] > 1 else labels[:, None]
+    return multilabel_metrics(scores, labels)
+
+
+def _check_metric(name: str | None) -> None:
+    """Raise ValueError now, and not after the first epoch, for a metric that `default_metrics` does not have."""
+    if name is not None and not name.endswith(METRICS):
+        raise ValueError(
+            f"metric_for_best_model must be one of {', '.join(METRICS)}, or any of your own compute_metrics, got {name}"
+        )
+
+
+@torch.no_grad()
+def _swap(one: nn.Module, other: nn.Module) -> None:
+    for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True):
+        kept = a.clone()
+        a.copy_(b)
+        b.copy_(kept)

@@ -1,10 +1,12 @@
-"""From images to model inputs, for training and for evaluation."""
+"""From dataset rows to model inputs: which images are shown, and what happens to each."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
+from datasets import Dataset, IterableDataset
 from PIL import Image
 from torch import Tensor
 from torch.distributions import Beta
@@ -80,6 +82,115 @@ def _size(processor: ViTImageProcessor) -> tuple[int, int]:
     if not (height and width):
         raise ValueError(f"The image processor must resize to a height and a width, its size is {processor.size}")
     return height, width
+
+
+class TransformedDataset(torch.utils.data.Dataset):
+    """A multi-label dataset whose images go through a transform when they are read.
+
+    What is random in the transform is torch's, and depends on seed, epoch and index alone: not on the number of
+    workers, the order of reading, or what was read before. The caller's random state is left as it was.
+
+    Args:
+        dataset: with columns `image` and `labels`; others are not read.
+        transform: from a PIL image to a tensor, for instance of `train_transform`.
+        seed: of the transform.
+
+    Item i is {"pixel_values": what the transform made, "labels": (L,) float32}.
+
+    Raises:
+        ValueError: if a column is missing.
+
+    Example:
+
+        train = TransformedDataset(load_coco(images, annotations), train_transform(processor))
+        train[0]["pixel_values"].shape  # (3, 224, 224)
+    """
+
+    def __init__(self, dataset: Dataset, transform: Transform, seed: int = 0):
+        missing = [name for name in ("image", "labels") if name not in dataset.column_names]
+        if missing:
+            raise ValueError(f"The dataset has no column {' and '.join(missing)}, it has {dataset.column_names}")
+        self.dataset = dataset.select_columns(["image", "labels"])
+        self.transform = transform
+        self.seed = seed
+        # Shared, because workers that outlive an epoch hold a copy of this object.
+        self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw other random numbers from now on, in running workers too."""
+        self.epoch.fill_(epoch)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        index = range(len(self))[index]  # negative ones count from the end
+        row = self.dataset[index]
+        with torch.random.fork_rng(devices=[]):
+            # Not torch.manual_seed, which would seed the accelerator of the model too.
+            torch.default_generator.manual_seed(seed_of(self.seed, int(self.epoch), index))
+            return _transformed(row, self.transform)
+
+
+def transform_stream(dataset: IterableDataset, transform: Transform) -> IterableDataset:
+    """What `TransformedDataset` gives, for a streamed dataset: nothing is read before it is asked for.
+
+    A stream has no indices, so the random numbers are those of the process that reads it.
+
+    Example:
+
+        stream = transform_stream(load_dataset("me/photos", split="train", streaming=True), transform)
+    """
+    rows = dataset.select_columns(["image", "labels"])
+    return rows.map(_transformed, remove_columns=["image"], fn_kwargs={"transform": transform})
+
+
+def seed_of(*numbers: int) -> int:
+    """One seed from several numbers, such that neighbouring numbers give unrelated seeds."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
+
+
+def _transformed(row: dict[str, Any], transform: Transform) -> dict[str, Tensor]:
+    return {
+        "pixel_values": transform(row["image"]),
+        "labels": torch.tensor(row["labels"], dtype=torch.float32),
+    }
+
+
+def oversample(dataset: Dataset, threshold: float = 0.01, seed: int = 0) -> Dataset:
+    """Repeat images of labels that fewer than `threshold` of the images have.
+
+    An image is there max(1, √(threshold / frequency)) times for its rarest label's frequency, as in LVIS
+    (https://arxiv.org/abs/1908.03195). Of what is not a whole number the seed decides whether to round
+    it up, so that the expected count is exact.
+
+    Args:
+        dataset: with a column `labels`; a label's frequency counts the images where it is known.
+        threshold: frequency, 0 to 1; the paper's is 0.01.
+        seed: of the rounding.
+
+    Returns:
+        The dataset with repeated rows, neighbours of one another.
+
+    Raises:
+        TypeError: for a streamed dataset.
+        ValueError: for a threshold outside [0, 1].
+
+    >>> rare = Dataset.from_dict({"labels": [[1.0, 0.0]] * 99 + [[0.0, 1.0]]})
+    >>> len(oversample(rare, threshold=0.04))  # the last image is there √(0.04 / 0.01) = 2 times
+    101
+    """
+    if not isinstance(dataset, Dataset):
+        raise TypeError(f"Only a Dataset, whose labels can be counted, is oversampled, not a {type(dataset).__name__}")
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"threshold must be a frequency from 0 to 1, got {threshold}")
+    labels = np.asarray(dataset.with_format("numpy", columns=["labels"])[:]["labels"])
+    positive, known = labels == 1, labels >= 0
+    frequency = positive.sum(0) / np.maximum(known.sum(0), 1)
+    factor = np.sqrt(np.maximum(threshold / np.where(frequency > 0, frequency, 1), 1))
+    repeats = np.where(positive, factor, 1).max(1)
+    rounded = np.floor(repeats + np.random.default_rng(seed).random(len(repeats))).astype(int)
+    return dataset.select(np.repeat(np.arange(len(rounded)), rounded))
 
 
 NUM_VIEWS = (2, 4)  # least and most

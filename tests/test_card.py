@@ -29,7 +29,13 @@ from .test_models import small_config
 from .test_recipes import QUICK, write_photos
 
 LABELS = ["cat", "dining_table", "a|b"]
-RECIPE = {"dataset": "/data/photos", "model": "ti", "learning_rate": 2e-4, "num_train_epochs": 3.0, "max_steps": 20}
+RECIPE = {
+    "dataset": "/data/photos",
+    "model_name_or_path": "ti",
+    "learning_rate": 2e-4,
+    "num_train_epochs": 3.0,
+    "max_steps": 20,
+}
 PHOTOS = {"dataset": "photos", "split": "test"}
 HEAD = "---\n{{ card_data }}\n---\n"
 HAND_WRITTEN = "---\nlicense: mit\nlanguage: en\ntags: [pets]\n---\n# By hand\n\nFrom our own garden.\n"
@@ -417,7 +423,7 @@ def test_a_push_that_cannot_read_the_card_on_the_hub_is_left_out(tmp_path, monke
 
 def test_a_network_of_other_sizes_is_not_called_by_the_name_of_a_size():
     def start(**configuration):
-        training = {"model": "ti", "config": configuration}
+        training = {"model_name_or_path": "ti", "config": configuration}
         return rows(create_model_card(config(), "pets", training=training), "Training")["started from"]
 
     assert start(depths=[1, 1, 1, 1]) == ["an untrained network"]

@@ -35,7 +35,7 @@ TRAINING = {
     "dataset": "dataset",
     "train_split": "training split",
     "eval_split": "validation split",
-    "model": "started from",
+    "model_name_or_path": "started from",
     "config": "configuration",
     "backbone_checkpoint": "patch nodes started from",
     "augmentation": "augmentation",
@@ -224,10 +224,10 @@ def _as_tuple(value: Any) -> Any:
 
 def _setting(name: str, training: Mapping[str, Any], datasets: Sequence[str]) -> str:
     value = training[name]
-    if name == "model" and value in VARIANTS:
+    if name == "model_name_or_path" and value in VARIANTS:
         resized = {"hidden_sizes", "depths"} & {*(training.get("config") or ())}
         return "an untrained network" if resized else f"an untrained GKGNet-{value.capitalize()}"
-    if name in ("dataset", "model", "backbone_checkpoint"):
+    if name in ("dataset", "model_name_or_path", "backbone_checkpoint"):
         return shown(value, datasets)
     if name == "train_runtime":
         return str(timedelta(seconds=round(value)))

@@ -90,6 +90,8 @@ def read_training(folder: Path, otherwise: Mapping[str, Any]) -> dict[str, Any]:
     recipe, results = read_values(folder / RECIPE_FILE), read_values(folder / RESULTS_FILE)
     _check_types(folder / RECIPE_FILE, recipe)
     _check_types(folder / RESULTS_FILE, results)
+    if "model" in recipe:  # as recipes called it before
+        recipe["model_name_or_path"] = recipe.pop("model")
     return {**(recipe or otherwise), **results}
 
 
@@ -124,8 +126,8 @@ def read_text(path: Path) -> str | None:
 def without_paths(values: Mapping[str, Any]) -> dict[str, Any]:
     """Values in which absolute paths of this machine are shortened to their last part.
 
-    >>> without_paths({"dataset": "/home/me/photos", "model": "user/net", "epochs": 3})
-    {'dataset': 'photos', 'model': 'user/net', 'epochs': 3}
+    >>> without_paths({"dataset": "/home/me/photos", "model_name_or_path": "user/net", "epochs": 3})
+    {'dataset': 'photos', 'model_name_or_path': 'user/net', 'epochs': 3}
     """
     return {name: _last_part(value) if isinstance(value, str) else value for name, value in values.items()}
 

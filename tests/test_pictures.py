@@ -109,6 +109,7 @@ def test_the_orientation_is_applied(kind, orientation):
     assert_shows_scene(image)
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 def test_broken_exif_data_does_not_matter():
     assert_shows_scene(open_picture(content(scene(), "jpeg", exif=b"Exif\0\0II*\0broken", quality=95, subsampling=0)))
 

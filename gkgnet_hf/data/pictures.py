@@ -7,7 +7,7 @@ import sqlite3
 import stat
 import struct
 import threading
-from collections.abc import Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import cache, partial
@@ -177,13 +177,18 @@ def _check(file: PictureFile, budget: "_PixelBudget", num_channels: int) -> tupl
     try:
         with _errors_named(file), _opened(file) as stream:
             picture = _read_header(stream, 0, num_channels)
-            with budget.taken(picture.num_pixels):
-                picture.decode(convert=False)
+            budget.spend(picture.num_pixels, lambda: _decode_and_forget(picture))
             return None, picture.num_pages
     except FileNotFoundError:
         return "the file is missing", 1
     except PictureError as error:
         return error.problem, 1
+
+
+def _decode_and_forget(picture: "_PillowPicture | _TiffArray") -> None:
+    decoded = picture.decode(convert=False)
+    if isinstance(decoded, Image.Image):
+        decoded.close()
 
 
 class _PixelBudget:
@@ -193,14 +198,19 @@ class _PixelBudget:
         self.limit = _max_pixels()
         self.used = 0.0
         self.changed = threading.Condition()
+        # The C library may keep what a thread has freed for that thread, so large pictures share one.
+        self.large = ThreadPoolExecutor(1)
 
-    @contextmanager
-    def taken(self, num_pixels: int) -> Iterator[None]:
+    def spend(self, num_pixels: int, decode: Callable[[], None]) -> None:
+        """Call `decode`, which holds this many pixels until it returns, when there is room for them."""
         with self.changed:
             self.changed.wait_for(lambda: self.used == 0 or self.used + num_pixels <= self.limit)
             self.used += num_pixels
         try:
-            yield
+            if num_pixels > self.limit / 8:
+                self.large.submit(decode).result()
+            else:
+                decode()
         finally:
             with self.changed:
                 self.used -= num_pixels

@@ -14,7 +14,7 @@ from transformers import ViTImageProcessor
 from .files import check_new_folder, written_whole
 from .modeling.configuration_gkgnet import __version__
 from .modeling.modeling_gkgnet import GKGNetForImageClassification
-from .modeling.vision_gnn import Stage, Stem
+from .modeling.vision_gnn import ConvNorm, Stage, Stem
 
 Format = Literal["onnx", "pt2"]
 OPSET = 20  # the first with Gelu
@@ -87,9 +87,9 @@ def export_program(model: nn.Module) -> ExportedProgram:
     torch.Size([3, 2])
     """
     smallest = smallest_export(model)
-    if any(getattr(module, "in_bands", False) for module in model.modules()):
-        raise ValueError("The model was optimised for inference: export it before optimize_for_inference")
     stem = next(module for module in model.modules() if isinstance(module, Stem))
+    if not isinstance(stem.conv1, ConvNorm):
+        raise ValueError("The model was optimised for inference: export it before optimize_for_inference")
     if 4 * min(stem.pos_embed.shape[-2:]) < smallest:
         raise ValueError(f"image_size must be at least {smallest} pixels a side for an export")
     example = torch.zeros(2, stem.conv1.conv.in_channels, 2 * smallest, 3 * smallest)

@@ -1,5 +1,7 @@
 """What every model and backbone must do. A subclass says how to build one small model."""
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -23,6 +25,8 @@ def assert_same_weights(actual: nn.Module, expected: nn.Module) -> None:
 
 class ModelTester:
     """One tester for all: forward, backward, any size, save → load, compile, export, half precision, batching."""
+
+    counts_batches_once = True
 
     def build(self) -> nn.Module:
         raise AssertionError("a subclass builds its model")
@@ -103,18 +107,25 @@ class ModelTester:
         loss.backward()
         assert all(p.grad.isfinite().all() for p in model.parameters())
 
-    def test_gradient_checkpointing_changes_nothing(self, model, pixel_values):
-        if not hasattr(model, "gradient_checkpointing_enable") and not hasattr(model, "set_grad_checkpointing"):
-            pytest.skip(f"timm's {type(model).__name__} has no gradient checkpointing")
-        model, pixel_values = model.double(), pixel_values.double()
-        gradients = []
-        for enable in (False, True):
-            if enable and hasattr(model, "gradient_checkpointing_enable"):
-                model.gradient_checkpointing_enable()
-            elif enable:
-                model.set_grad_checkpointing()
-            model.train().zero_grad()
-            sum(o.square().sum() for o in self.outputs(model, pixel_values)).backward()
-            gradients.append([p.grad.clone() for p in model.parameters()])
-        for a, b in zip(*gradients, strict=True):
-            torch.testing.assert_close(a, b)
+    @pytest.mark.parametrize("use_reentrant", [True, False])
+    def test_gradient_checkpointing_changes_neither_gradients_nor_statistics(self, model, pixel_values, use_reentrant):
+        model, pixel_values = model.double().train(), pixel_values.double()
+        checkpointed = copy.deepcopy(model)
+        if hasattr(model, "gradient_checkpointing_enable"):
+            checkpointed.gradient_checkpointing_enable({"use_reentrant": use_reentrant})
+        elif hasattr(model, "set_grad_checkpointing") and not use_reentrant:
+            checkpointed.set_grad_checkpointing()
+        else:
+            pytest.skip(f"timm's {type(model).__name__} has no gradient checkpointing of this kind")
+        results = []
+        for network in (model, checkpointed):
+            sum(o.square().sum() for o in self.outputs(network, pixel_values)).backward()
+            gradients = {name: parameter.grad for name, parameter in network.named_parameters()}
+            results.append((gradients, dict(network.named_buffers()) if self.counts_batches_once else None))
+        torch.testing.assert_close(*results)
+
+    def test_training_on_one_image_of_one_node_is_one_clear_error(self, model):
+        with pytest.raises(
+            ValueError, match=r"one image with one node or label, got \(1, \d+, 1, 1\): give two images"
+        ):
+            self.outputs(model.train(), torch.randn(1, 3, 32, 32))

@@ -1,5 +1,6 @@
 """The base tester over the three transformers models and the timm classifiers and backbones."""
 
+import copy
 import subprocess
 import sys
 from typing import ClassVar
@@ -11,6 +12,7 @@ from safetensors.torch import load_model, save_model
 
 import gkgnet_hf  # noqa: F401
 from gkgnet_hf import GKGNetBackbone, GKGNetConfig, GKGNetForImageClassification, GKGNetModel
+from gkgnet_hf.training.sync_batch_norm import synchronize_batch_norm
 
 from .base import ModelTester
 
@@ -73,6 +75,10 @@ class TestSingleLabel(TestForImageClassification):
     def expected_shapes(self, batch, height, width):
         return [(batch, 1)]
 
+    def test_training_one_label_on_one_image_is_one_clear_error(self, model):
+        with pytest.raises(ValueError, match=r"one image with one node or label, got \(1, 16, 1, 1\): give two images"):
+            model.train()(torch.randn(1, 3, 64, 64))
+
 
 class TestWithoutLabelNodes(TestForImageClassification):
     def build(self):
@@ -133,6 +139,7 @@ class TestTimmPyramidViG(TestTimmClassifier):
 
 class TestTimmFeatures(TimmTester):
     feature_cls = None
+    counts_batches_once = False  # timm's FeatureListNet checkpoints whole stages itself
 
     def build(self):
         kwargs = {"feature_cls": self.feature_cls} if self.feature_cls else {}
@@ -147,6 +154,7 @@ class TestTimmFeatures(TimmTester):
 
 class TestTimmFeaturesGetter(TestTimmFeatures):
     feature_cls = "getter"
+    counts_batches_once = True
 
 
 FRESH_PROCESS = """
@@ -169,6 +177,20 @@ def test_a_fresh_process_reloads_the_same_weights_and_logits(tmp_path):
     torch.save(expected, tmp_path / "expected.pt")
     out = subprocess.run([sys.executable, "-c", FRESH_PROCESS, str(tmp_path)], capture_output=True, text=True)
     assert out.stdout.strip() == "same", out.stderr
+
+
+def test_gradient_checkpointing_updates_synchronised_statistics_once(tmp_path):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meeting", rank=0, world_size=1)
+    try:
+        model = synchronize_batch_norm(GKGNetForImageClassification(small_config()), torch.device("cpu")).train()
+        checkpointed = copy.deepcopy(model)
+        checkpointed.gradient_checkpointing_enable()
+        for network in (model, checkpointed):
+            network(torch.ones(2, 3, 64, 64)).logits.sum().backward()
+    finally:
+        torch.distributed.destroy_process_group()
+    assert model.gkgnet.backbone.stages[0].blocks[0].ffn.fc1.norm.num_batches_tracked == 1
+    torch.testing.assert_close(dict(checkpointed.named_buffers()), dict(model.named_buffers()))
 
 
 def test_gradients_are_the_slope_of_the_loss():

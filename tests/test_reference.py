@@ -45,7 +45,7 @@ def pixel_values():
 
 def test_eval_mode_matches_the_released_network(gkgnet, pixel_values, reference):
     with torch.no_grad():
-        outputs = gkgnet.eval()(pixel_values.double(), output_hidden_states=True, output_label_neighbors=True)
+        outputs = gkgnet.eval()(pixel_values.double(), output_hidden_states=True, output_neighbors=True)
         nodes = gkgnet.gkgnet(pixel_values.double())
     assert relative_error(outputs.logits, reference["logits"]) < 1e-9
     assert relative_error(nodes.label_hidden_state, reference["label_nodes"]) < 1e-6

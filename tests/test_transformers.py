@@ -13,6 +13,7 @@ from transformers import (
     ViTImageProcessor,
     pipeline,
 )
+from transformers.utils import find_labels
 
 from gkgnet_hf import (
     GKGNetBackbone,
@@ -33,6 +34,10 @@ def model():
 @pytest.fixture
 def pixel_values():
     return torch.randn(2, 3, 64, 64)
+
+
+def test_the_trainer_finds_the_one_column_of_labels():
+    assert find_labels(GKGNetForImageClassification) == ["labels"]
 
 
 def test_auto_classes_load_a_saved_folder(model, tmp_path):
@@ -80,7 +85,7 @@ def test_pipeline_gives_sigmoid_scores(model, tmp_path):
 
 
 def test_label_neighbors_tell_which_patches_a_label_looked_at(model, pixel_values):
-    neighbors = model(pixel_values, output_label_neighbors=True).label_neighbors
+    neighbors = model(pixel_values, output_neighbors=True).label_neighbors
     assert [tuple(n.shape) for n in neighbors] == [
         (2, 2, NUM_LABELS, 9),
         (2, 2, NUM_LABELS, 9),
@@ -94,7 +99,7 @@ def test_label_neighbors_tell_which_patches_a_label_looked_at(model, pixel_value
 
 def test_a_stage_without_cross_level_module_has_no_neighbors(pixel_values):
     model = GKGNetModel(small_config(num_label_blocks=(0, 1, 0, 0)))
-    neighbors = model(pixel_values, output_label_neighbors=True).label_neighbors
+    neighbors = model(pixel_values, output_neighbors=True).label_neighbors
     assert [n is None for n in neighbors] == [True, False, True, True]
 
 

@@ -15,6 +15,7 @@ Shapes: B images, G groups of channels, N destinations, M sources, K neighbours,
 import functools
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -39,12 +40,14 @@ def find_neighbors_reference(
     Args and result as in `find_neighbors`. The smallest distances are found as the highest values of `2·cos − bias`.
     """
     dtype = search_dtype(destinations)
-    cosine = F.normalize(destinations.to(dtype), dim=-1) @ F.normalize(sources.to(dtype), dim=-1).mT  # (B, G, N, M)
-    nearness = 2 * cosine
+    queries, keys = F.normalize(destinations.to(dtype), dim=-1), F.normalize(sources.to(dtype), dim=-1)
+    nearness = 2 * queries @ keys.transpose(2, 3)  # (B, G, N, M)
     if bias is not None:
         rows, columns = bias
         nearness = nearness - (rows[:, None] + columns).flatten(0, 1)
-    ranks = torch.sym_min(num_neighbors * dilation, sources.shape[2])
+    ranks: Any = num_neighbors * dilation
+    num_sources: Any = sources.shape[2]  # a tensor in torch.jit.trace, a symbol in torch.export
+    ranks = num_sources.clamp(max=ranks) if torch.jit.is_tracing() else torch.sym_min(ranks, num_sources)
     return nearness.topk(ranks).indices[..., ::dilation]  # NaN counts as highest, so as nearest
 
 

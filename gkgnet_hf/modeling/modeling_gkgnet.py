@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,7 +19,16 @@ from transformers.utils.generic import can_return_tuple
 
 from .configuration_gkgnet import GKGNetConfig
 from .group_knn import find_neighbors, max_relative
-from .vision_gnn import Block, FeedForward, GroupKGCN, PyramidVisionGNN, Stem, block_drop_paths, init_weights
+from .vision_gnn import (
+    Block,
+    FeedForward,
+    GroupKGCN,
+    PyramidVisionGNN,
+    Stem,
+    block_drop_paths,
+    checkpoint_block,
+    init_weights,
+)
 
 
 @dataclass
@@ -59,6 +69,12 @@ class GKGNetImageClassifierOutput(ModelOutput):
 
 class GKGNetBlock(GradientCheckpointingLayer, Block):
     """Patch-level block that transformers' gradient checkpointing recomputes."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # transformers sets this function in all blocks, whatever model they are part of.
+        if name == "_gradient_checkpointing_func":
+            value = partial(checkpoint_block, value, self)
+        super().__setattr__(name, value)
 
 
 class LabelGroupKGCN(GroupKGCN):
@@ -104,11 +120,11 @@ class LabelStage(nn.Module):
     def forward(self, labels: Tensor, patches: Tensor) -> tuple[Tensor, Tensor | None]:
         """Labels (B, L, C_in) and patches (B, C, H, W) → labels (B, L, C), neighbours of the last block."""
         # Not (B, C, L, 1): batch norm on CPU misreads gradients of that shape that come from a transpose.
-        labels = self.projection(labels).mT.unsqueeze(-2)  # (B, C, 1, L)
+        labels = self.projection(labels).transpose(1, 2).unsqueeze(2)  # (B, C, 1, L)
         neighbors = None
         for block in self.blocks:
             labels, neighbors = block(labels, patches)
-        return labels.squeeze(-2).mT, neighbors
+        return labels.squeeze(2).transpose(1, 2), neighbors
 
 
 class LabelClassifier(nn.Module):
@@ -382,7 +398,7 @@ class GKGNetModel(GKGNetPreTrainedModel):
         self,
         pixel_values: Tensor | None = None,
         output_hidden_states: bool | None = None,
-        output_label_neighbors: bool = False,
+        output_neighbors: bool | None = None,
         **kwargs: Any,
     ) -> GKGNetModelOutput:
         """Run the graph.
@@ -390,7 +406,7 @@ class GKGNetModel(GKGNetPreTrainedModel):
         Args:
             pixel_values: (B, num_channels, H, W), normalised; any sides of `config.smallest_image` pixels or more.
             output_hidden_states: return the feature maps; default `config.output_hidden_states`.
-            output_label_neighbors: return which patches each label looked at.
+            output_neighbors: return which patches each label looked at.
 
         Raises:
             ValueError: for an input of another rank, dtype or channel count, or a smaller one.
@@ -415,7 +431,7 @@ class GKGNetModel(GKGNetPreTrainedModel):
             pooler_output=patches.mean((2, 3)),
             label_hidden_state=labels,
             hidden_states=tuple(hidden_states) if output_hidden_states else None,
-            label_neighbors=tuple(label_neighbors) if output_label_neighbors and labels is not None else None,
+            label_neighbors=tuple(label_neighbors) if output_neighbors and labels is not None else None,
         )
 
 
@@ -453,7 +469,7 @@ class GKGNetForImageClassification(GKGNetPreTrainedModel):
         pixel_values: Tensor | None = None,
         labels: Tensor | None = None,
         output_hidden_states: bool | None = None,
-        output_label_neighbors: bool = False,
+        output_neighbors: bool | None = None,
         **kwargs: Any,
     ) -> GKGNetImageClassifierOutput:
         """Score the labels of images.
@@ -462,7 +478,7 @@ class GKGNetForImageClassification(GKGNetPreTrainedModel):
             pixel_values: (B, num_channels, H, W), normalised; any sides of `config.smallest_image` pixels or more.
             labels: (B, L) of 1 (there), 0 (not there), −1 or NaN (unknown, ignored). Or, with two labels or more,
                 (B,) int64 class ids of images that have one label each.
-            output_hidden_states, output_label_neighbors: as in `GKGNetModel`.
+            output_hidden_states, output_neighbors: as in `GKGNetModel`.
 
         Raises:
             ValueError: for an input or labels of another shape, dtype or value.
@@ -470,7 +486,7 @@ class GKGNetForImageClassification(GKGNetPreTrainedModel):
         outputs = self.gkgnet(
             pixel_values,
             output_hidden_states=output_hidden_states,
-            output_label_neighbors=output_label_neighbors,
+            output_neighbors=output_neighbors,
             return_dict=True,
         )
         logits = self.patch_classifier(outputs.pooler_output)

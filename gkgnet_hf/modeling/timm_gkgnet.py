@@ -19,10 +19,18 @@ from torch import Tensor, nn
 from .configuration_gkgnet import VARIANTS
 from .group_knn import find_neighbors, max_relative
 from .original_files import rename_original
-from .vision_gnn import ConvNorm, PyramidVisionGNN, grid_size, init_weights, position_bias, resize_position_embedding
+from .vision_gnn import (
+    ConvNorm,
+    PyramidVisionGNN,
+    check_batch_statistics,
+    grid_size,
+    init_weights,
+    position_bias,
+    resize_position_embedding,
+)
 
 # torch.fx cannot trace what depends on a shape: timm records a call of each as one node.
-for function in (find_neighbors, max_relative, position_bias, resize_position_embedding):
+for function in (find_neighbors, max_relative, position_bias, resize_position_embedding, check_batch_statistics):
     register_notrace_function(function)
 
 

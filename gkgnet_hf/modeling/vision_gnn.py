@@ -1,4 +1,7 @@
-"""Pyramid Vision GNN, the patch nodes of GKGNet, in the order of its paper: stem, graph module, feed-forward, stages.
+"""Pyramid Vision GNN, the patch nodes of GKGNet, in the order of its paper.
+
+Stem, graph module, feed-forward, stages and the whole network come first; the position bias of the search and the
+preparation for inference stand behind them. Shapes: B images, C channels, an H×W grid of patch nodes.
 
 Papers:
 * Vision GNN: An Image is Worth Graph of Nodes, https://arxiv.org/abs/2206.00272 (one group: Pyramid ViG)
@@ -8,24 +11,16 @@ Papers:
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils.checkpoint import checkpoint
 
 from .group_knn import find_neighbors, max_relative
-
-# Groups of the convolution that updates the nodes: always 4, whatever the number of graph groups.
-UPDATE_GROUPS = 4
-
-
-# Nodes that a block prepared for inference widens at a time: what lies between its layers then stays in cache.
-BAND = 4096
-
-
-Model = TypeVar("Model", bound=nn.Module)
 
 
 class ConvNorm(nn.Sequential):
@@ -44,6 +39,23 @@ class ConvNorm(nn.Sequential):
             dtype=dtype,
         )
         self.norm = nn.BatchNorm2d(out_channels, device=device, dtype=dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, H, W) → (B, out_channels, H, W), sides divided by the stride and rounded up."""
+        x = self.conv(x)
+        if not torch.jit.is_scripting():  # noqa: SIM102, TorchScript prunes a condition only where it stands alone
+            if self.training and isinstance(self.norm, nn.BatchNorm2d):  # synchronised ones count all processes
+                check_batch_statistics(x)
+        return self.norm(x)
+
+
+def check_batch_statistics(x: Tensor) -> None:
+    """Raise ValueError where batch norm in training mode would have one value a channel to take statistics of."""
+    if x.shape[0] * x.shape[2] * x.shape[3] == 1:
+        raise ValueError(
+            f"Batch norm cannot train on one image with one node or label, got {tuple(x.shape)}: give two images or "
+            "more a batch (drop_last=True leaves out an incomplete last batch), or a larger image"
+        )
 
 
 def channels_last(x: Tensor) -> Tensor:
@@ -89,6 +101,28 @@ def resize_position_embedding(pos_embed: Tensor, height: int, width: int) -> Ten
     return resized.to(pos_embed.dtype)
 
 
+class DropPath(nn.Module):
+    """Stochastic depth (https://arxiv.org/abs/1603.09382): in training, x (B, C, H, W) is zero for some images.
+
+    Args:
+        drop_prob: probability of that, less than 1; what stays is scaled up, so that the mean remains.
+    """
+
+    def __init__(self, drop_prob: float):
+        super().__init__()
+        self.drop_prob = drop_prob
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return x
+        keep = 1 - self.drop_prob
+        return x * x.new_empty((x.shape[0], 1, 1, 1)).bernoulli_(keep).div_(keep)
+
+
+# Groups of the convolution that updates the nodes: always 4, whatever the number of graph groups.
+UPDATE_GROUPS = 4
+
+
 class GroupKGCN(nn.Module):
     """What both Group KGCN modules share (paper section 3.2): project, aggregate max-relative, update, residual.
 
@@ -116,25 +150,22 @@ class GroupKGCN(nn.Module):
         self.graph_conv = ConvNorm(2 * dim, 2 * dim, groups=UPDATE_GROUPS, **dd)
         self.fc2 = ConvNorm(2 * dim, dim, **dd)
         self.drop_path = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
-        self.in_bands = False
 
     def split_groups(self, x: Tensor) -> Tensor:
         """(B, C, H, W) → (B, G, H·W, C/G)."""
-        nodes = x.permute(0, 2, 3, 1).flatten(1, 2)  # (B, H·W, C), a view
-        return nodes.unflatten(2, (self.num_groups, -1)).transpose(1, 2)
+        # Not unflatten: torch's TorchScript exporter to ONNX would take the sizes of its example for constants.
+        batch, dim, height, width = x.shape
+        nodes = x.permute(0, 2, 3, 1).reshape(batch, height * width, self.num_groups, dim // self.num_groups)  # a view
+        return nodes.transpose(1, 2)
 
     def merge_groups(self, relative: Tensor, grid: Tensor) -> Tensor:
         """(B, G, H·W, C/G) → (B, C, H, W), of the shape of `grid`."""
-        nodes = relative.transpose(1, 2).flatten(2)  # (B, H·W, C)
-        return nodes.unflatten(1, (grid.shape[2], grid.shape[3])).permute(0, 3, 1, 2)
+        batch, dim, height, width = grid.shape
+        return relative.transpose(1, 2).reshape(batch, height, width, dim).permute(0, 3, 1, 2)
 
     def update(self, x: Tensor, h: Tensor, messages: Tensor) -> Tensor:
         """New nodes from the old `x`, their projection `h` and the messages, all (B, C, H, W)."""
-        return self.by_bands(x, h, messages) if self.in_bands else x + self.branch(x, h, messages)
-
-    @torch.jit.unused
-    def by_bands(self, x: Tensor, h: Tensor, messages: Tensor) -> Tensor:
-        return by_bands(self.branch, x, h, messages)
+        return x + self.branch(x, h, messages)
 
     def branch(self, x: Tensor, h: Tensor, messages: Tensor) -> Tensor:
         interleaved = torch.stack((h.permute(0, 2, 3, 1), messages.permute(0, 2, 3, 1)), dim=4)
@@ -176,35 +207,12 @@ class FeedForward(nn.Module):
         self.fc1 = ConvNorm(dim, ratio * dim, **dd)
         self.fc2 = ConvNorm(ratio * dim, dim, **dd)
         self.drop_path = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
-        self.in_bands = False
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.by_bands(x) if self.in_bands else x + self.branch(x)
-
-    @torch.jit.unused
-    def by_bands(self, x: Tensor) -> Tensor:
-        return by_bands(self.branch, x)
+        return x + self.branch(x)
 
     def branch(self, x: Tensor) -> Tensor:
         return self.drop_path(self.fc2(gelu(self.fc1(x))))
-
-
-class DropPath(nn.Module):
-    """Stochastic depth (https://arxiv.org/abs/1603.09382): in training, x (B, C, H, W) is zero for some images.
-
-    Args:
-        drop_prob: probability of that, less than 1; what stays is scaled up, so that the mean remains.
-    """
-
-    def __init__(self, drop_prob: float):
-        super().__init__()
-        self.drop_prob = drop_prob
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.training:
-            return x
-        keep = 1 - self.drop_prob
-        return x * x.new_empty((x.shape[0], 1, 1, 1)).bernoulli_(keep).div_(keep)
 
 
 class Block(nn.Module):
@@ -218,6 +226,38 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, bias: tuple[Tensor, Tensor] | None) -> Tensor:
         return self.ffn(self.graph(x, bias))
+
+
+def checkpoint_block(checkpoint: Callable[..., Tensor], block: nn.Module, run: Callable, *args: Any) -> Tensor:
+    """`checkpoint(run, *args)` for gradient checkpointing, where `run` runs `block`; its batch norms count once."""
+    if not torch.compiler.is_compiling():  # a compiled graph updates statistics once by itself
+        run = _StatisticsOnce(run, block)
+    return checkpoint(run, *args)
+
+
+class _StatisticsOnce:
+    """Calls `run`; from the second call on, which the backward pass makes, the batch norms of `block` keep theirs.
+
+    A momentum of 0 does that. To copy the statistics back instead would trip autograd, which has saved them.
+    """
+
+    def __init__(self, run: Callable[..., Tensor], block: nn.Module):
+        self.run = run
+        self.norms: list[Any] = [
+            module for module in block.modules() if getattr(module, "num_batches_tracked", None) is not None
+        ]
+        self.again = False
+
+    def __call__(self, *args: Any) -> Tensor:
+        norms, self.again = self.norms if self.again else [], True
+        kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+        try:
+            for norm in norms:
+                norm.momentum, norm.num_batches_tracked = 0.0, norm.num_batches_tracked.clone()
+            return self.run(*args)
+        finally:  # a backward pass that has all it needs stops the run by an exception
+            for norm, (momentum, count) in zip(norms, kept, strict=True):
+                norm.momentum, norm.num_batches_tracked = momentum, count
 
 
 class Stage(nn.Module):
@@ -256,7 +296,7 @@ class Stage(nn.Module):
         bias = position_bias(x, self.pool_ratio) if self.use_position_bias else None
         for block in self.blocks:
             if self.grad_checkpointing and not torch.jit.is_scripting():
-                x = checkpoint(block, x, bias, use_reentrant=False)
+                x = checkpoint_block(partial(checkpoint, use_reentrant=False), block, block, x, bias)
             else:
                 x = block(x, bias)
         return x
@@ -366,7 +406,13 @@ def init_weights(module: nn.Module) -> None:
 
 
 def position_bias(x: Tensor, ratio: int) -> tuple[Tensor, Tensor]:
-    """The position bias of a feature map as two tables: bias of destination (y, x) and source m is their sum.
+    """The position bias of the neighbour search: a fixed function of the grid, the width and the pooling ratio.
+
+    The search adds `−(2/C) · P · (R P)ᵀ` to the squared cosine distance, where P is the 2-D sine-cosine embedding of
+    the grid and R resamples the *flattened* source index, as the weights of Pyramid ViG were trained.
+    `position_bias_reference` computes this as written. Here sin a · sin b + cos a · cos b = cos(a − b) takes the axes
+    apart: the bias of destination (y, x) and source m is `rows[y, m] + columns[x, m]`, the sum of two small tables, so
+    that nothing of size N·M is stored or computed.
 
     Args:
         x: (B, C, H, W); only its shape, dtype and device are used. C divisible by 4.
@@ -392,7 +438,7 @@ def position_bias(x: Tensor, ratio: int) -> tuple[Tensor, Tensor]:
 
 
 def position_bias_reference(height: int, width: int, dim: int, ratio: int) -> Tensor:
-    """`−(2/C) · P · (R P)ᵀ`, materialised: the oracle for `position_bias`, and what released files store.
+    """`−(2/C) · P · (R P)ᵀ`, materialised: what `position_bias` is held against, and what released files store.
 
     Returns:
         (height · width, (height // ratio) · (width // ratio)) float64.
@@ -464,6 +510,9 @@ def _bicubic_taps(size: int, samples: int, device: torch.device) -> tuple[Tensor
     return taps.clamp(0, size - 1), weights
 
 
+Model = TypeVar("Model", bound=nn.Module)
+
+
 def optimize_for_inference(model: Model) -> Model:
     """Fold batch norms into the convolutions and take nodes through the blocks in bands; in place.
 
@@ -488,31 +537,26 @@ def optimize_for_inference(model: Model) -> Model:
     torch.Size([1, 3])
 
     ```"""
-    if model.training:
+    if any(module.training for module in model.modules()):
         raise ValueError("The model must be in eval mode to be optimised for inference, got one in training mode")
-    for module in list(model.modules()):
-        if isinstance(module, (FeedForward, GroupKGCN)):
-            module.in_bands = True
+    # The list holds no convolution, so that each is freed as soon as its fused one is there: memory never doubles.
+    for module in [module for module in model.modules() if not isinstance(module, (ConvNorm, nn.Conv2d))]:
+        if isinstance(module, (GroupKGCN, FeedForward)):
+            residual = "forward" if isinstance(module, FeedForward) else "update"
+            setattr(module, residual, partial(by_bands, module.branch))
         for name, child in module.named_children():
             if isinstance(child, ConvNorm):
-                setattr(module, name, _fold(child))
+                setattr(module, name, fuse_conv_bn_eval(child.conv, child.norm))
     model.register_state_dict_pre_hook(_refuse)
     return model.requires_grad_(False)
 
 
-@torch.no_grad()
-def _fold(layer: ConvNorm) -> nn.Conv2d:
-    """The convolution with the batch norm in its weights; they change in place, so that memory never doubles."""
-    conv: Any = layer.conv
-    norm: Any = layer.norm
-    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-    conv.weight.mul_(scale.view(-1, 1, 1, 1))
-    conv.bias.sub_(norm.running_mean).mul_(scale).add_(norm.bias)
-    return conv
-
-
 def _refuse(*args: Any) -> None:
     raise RuntimeError("A model that was optimised for inference cannot be saved: save it before that")
+
+
+# Nodes that a block prepared for inference widens at a time: what lies between its layers then stays in cache.
+BAND = 4096
 
 
 def by_bands(branch: Callable[..., Tensor], *nodes: Tensor) -> Tensor:

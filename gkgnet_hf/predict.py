@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 from transformers import BaseImageProcessor
 
 from .data.checks import image_suffixes
-from .modeling.image_processing_gkgnet import to_rgb
+from .modeling.image_processing_gkgnet import to_mode_of
 from .modeling.modeling_gkgnet import GKGNetForImageClassification
 
 __all__ = ["find_images", "load_model", "model_label_names", "predict", "predict_scores"]
@@ -187,13 +187,13 @@ def read_images(processor: BaseImageProcessor, items: Sequence[Any]) -> Tensor:
     Raises:
         ValueError: for what cannot be read as an image.
     """
-    images = [_read(item["image"] if isinstance(item, Mapping) else item) for item in items]
+    images = [_read(processor, item["image"] if isinstance(item, Mapping) else item) for item in items]
     return processor(images, return_tensors="pt")["pixel_values"]
 
 
-def _read(image: str | os.PathLike[str] | Image.Image) -> Image.Image:
+def _read(processor: BaseImageProcessor, image: str | os.PathLike[str] | Image.Image) -> Image.Image:
     try:
-        return to_rgb(image if isinstance(image, Image.Image) else Image.open(image))
+        return to_mode_of(processor, image if isinstance(image, Image.Image) else Image.open(image))
     except Exception as error:  # Pillow has a kind for every format
         raise ValueError(f"{image} cannot be read as an image: {error}") from error
 
@@ -230,8 +230,7 @@ def check_not_nan(scores: NDArray[Any], first_image: int = 0) -> None:
 
 def model_label_names(model: GKGNetForImageClassification) -> list[str]:
     """The names of a model's labels in the order of its scores."""
-    names = {int(i): str(name) for i, name in (model.config.id2label or {}).items()}
-    return [names[i] for i in sorted(names)]
+    return list((model.config.id2label or {}).values())  # in ascending order of their ids
 
 
 def label_thresholds(threshold: ArrayLike, num_labels: int) -> NDArray[np.float64]:

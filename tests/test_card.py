@@ -388,6 +388,7 @@ def test_training_leaves_the_evaluation_and_the_card(tmp_path, monkeypatch):
     write_photos(tmp_path / "photos")
     sizes = '{"hidden_sizes": [16, 16, 32, 32], "depths": [1, 1, 1, 1]}'
     words = ["custom", *QUICK, "--dataset", str(tmp_path / "photos"), "--config", sizes]
+    words += ["--backbone_checkpoint", "none"]
     metrics = run_training(read_recipe([*words, "--output_dir", "out"]))
     found = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     validation = load_multilabel_dataset("photos", "validation")

@@ -1,6 +1,9 @@
+import json
+
 import numpy as np
 import pytest
 import transformers
+from huggingface_hub.errors import StrictDataclassError
 
 from gkgnet_hf import GKGNetConfig
 
@@ -119,3 +122,91 @@ def test_thresholds_stay_when_labels_are_renamed_or_share_one(caplog):
 def test_a_pyramid_vig_needs_only_even_widths_without_position_bias():
     config = GKGNetConfig(hidden_sizes=(6, 10, 14, 18), use_position_bias=False)
     assert config.hidden_sizes == (6, 10, 14, 18)
+
+
+NAMES = [f"name {i}" for i in range(12)]  # as text, "10" comes before "2"
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        dict(id2label={str(i): name for i, name in enumerate(NAMES)}),
+        dict(id2label={i: NAMES[i] for i in reversed(range(12))}),
+        dict(label2id={name: i for i, name in enumerate(NAMES)}),
+        dict(label2id={NAMES[i]: str(i) for i in reversed(range(12))}),
+        dict(id2label=dict(enumerate(NAMES)), label2id={name: str(i) for i, name in enumerate(NAMES)}, num_labels=12),
+    ],
+    ids=["text", "descending", "inverse", "inverse text", "all"],
+)
+def test_ids_of_labels_are_ascending_numbers_however_they_are_given(labels, tmp_path):
+    config = GKGNetConfig(**labels)
+    later = GKGNetConfig()
+    for name, value in labels.items():
+        setattr(later, name, value)
+    GKGNetConfig().save_pretrained(tmp_path / "two")
+    config.save_pretrained(tmp_path / "twelve")
+    found = [config, GKGNetConfig.from_pretrained(tmp_path / "two", **labels)]
+    found += [GKGNetConfig.from_pretrained(tmp_path / "twelve"), GKGNetConfig.from_dict(config.to_dict())]
+    if "id2label" in labels:
+        found.append(later)
+    for each in found:
+        assert list(each.id2label.items()) == list(enumerate(NAMES))
+        assert each.label2id == {name: i for i, name in enumerate(NAMES)}
+        assert each.num_labels == 12
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (dict(id2label={0: "a", 1: "a", 2: "b"}), "id2label must give every label another name, .*: a$"),
+        (dict(id2label={0: "a", 2: "b"}), r"id2label must name the labels 0 to 1, got \[0, 2\]"),
+        (dict(id2label={1: "a", 2: "b"}), r"id2label must name the labels 0 to 1, got \[1, 2\]"),
+        (dict(label2id={"a": 0, "b": 0}), r"label2id must name the labels 0 to 1, got \[0, 0\]"),
+        (dict(id2label={0: "a", 1: "b"}, label2id={"a": 1, "b": 0}), "label2id must be the inverse .* differ in a, b"),
+        (dict(id2label={0: "a", 1: "b"}, label2id={"a": 0, "c": 1}), "label2id must be the inverse .* differ in b, c"),
+        (dict(label2id={"a": 0}, num_labels=2), "num_labels must be 1, as many as id2label names, got 2"),
+    ],
+)
+def test_labels_that_contradict_each_other_are_an_error(labels, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        GKGNetConfig(**labels)
+    GKGNetConfig(num_labels=4).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        GKGNetConfig.from_pretrained(tmp_path, **labels)
+
+
+@pytest.mark.parametrize("order", [["id2label", "label2id"], ["label2id", "id2label"]])
+def test_labels_set_one_after_the_other_may_disagree_in_between_but_not_when_saved(order, tmp_path):
+    config = GKGNetConfig(num_labels=3)
+    for name in order:
+        setattr(config, name, {"id2label": {0: "a", 1: "b"}, "label2id": {"a": 0, "b": 1}}[name])
+    config.save_pretrained(tmp_path)
+    for name in order:
+        setattr(config, name, {"id2label": {0: "a", 1: "b"}, "label2id": {"a": 1, "b": 0}}[name])
+    with pytest.raises(StrictDataclassError, match="label2id must be the inverse of id2label, but they differ in a, b"):
+        config.save_pretrained(tmp_path)
+
+
+def test_names_changed_in_place_are_checked_when_saved(tmp_path):
+    config = GKGNetConfig(id2label={0: "a", 1: "b"})
+    config.id2label[1] = "a"
+    with pytest.raises(StrictDataclassError, match="id2label must give every label another name"):
+        config.save_pretrained(tmp_path)
+
+
+def test_label2id_goes_along_with_new_names(tmp_path):
+    config = GKGNetConfig(id2label={0: "a", 1: "b"})
+    config.id2label = {"0": "c", "1": "d", "2": "e"}
+    assert config.label2id == {"c": 0, "d": 1, "e": 2}
+    config.num_labels = 2
+    assert (config.id2label, config.label2id) == ({0: "LABEL_0", 1: "LABEL_1"}, {"LABEL_0": 0, "LABEL_1": 1})
+
+
+def test_a_file_whose_label2id_is_stale_loads_with_a_warning(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(transformers.logging.get_logger(), "propagate", True)
+    GKGNetConfig(id2label={0: "a", 1: "b"}).save_pretrained(tmp_path)
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "label2id": {"LABEL_0": 0, "LABEL_1": 1}}))
+    config = GKGNetConfig.from_pretrained(tmp_path)
+    assert (config.id2label, config.label2id) == ({0: "a", 1: "b"}, {"a": 0, "b": 1})
+    assert "label2id contradicts id2label in this configuration: id2label counts" in caplog.text

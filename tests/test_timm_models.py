@@ -14,12 +14,28 @@ NAMES = [f"{family}_{variant}" for family in ("gkgnet", "pvig") for variant in (
 SMALL = dict(embed_dims=WIDTHS, depths=(1, 1, 2, 1), img_size=64)
 
 
-def test_all_eight_are_registered_with_paper_and_without_licence_of_weights():
-    assert set(NAMES) <= set(timm.list_models())
+def test_all_eight_are_registered_with_their_paper_and_the_licence_of_their_weights():
+    assert set(NAMES) <= set(timm.list_models(pretrained=False))
     for name in NAMES:
         cfg = timm.create_model(name, device="meta").default_cfg
-        assert "license" not in cfg
+        assert cfg["license"] == "apache-2.0"
         assert cfg["paper_ids"].startswith("arXiv:")
+
+
+def test_without_hidden_layer_the_classifier_reads_the_pooled_patches():
+    model = timm.create_model("gkgnet_s", num_classes=5, head_hidden_size=0, **SMALL).eval()
+    assert model.head_hidden_size == WIDTHS[-1]
+    assert model.get_classifier().weight.shape == (5, WIDTHS[-1], 1, 1)
+    image = torch.randn(1, 3, 64, 64)
+    assert model.forward_head(model.forward_features(image), pre_logits=True).shape == (1, WIDTHS[-1])
+    torch.testing.assert_close(
+        model(image), torch.nn.functional.linear(model.forward_features(image).mean((2, 3)), *flat(model.head.fc))
+    )
+    assert not [name for name in model.state_dict() if name.startswith("head.hidden")]
+
+
+def flat(layer):
+    return layer.weight.flatten(1), layer.bias
 
 
 def test_the_families_differ_in_their_groups_and_preprocessing():

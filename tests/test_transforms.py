@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
 from gkgnet_hf import create_image_processor
+from gkgnet_hf.modeling.image_processing_gkgnet import to_rgb
 from gkgnet_hf.training.transforms import (
     AUGMENTATIONS,
     CropMix,
@@ -19,7 +20,6 @@ from gkgnet_hf.training.transforms import (
     TransformedDataset,
     eval_transform,
     oversample,
-    to_rgb,
     train_transform,
     transform_stream,
 )
@@ -94,7 +94,7 @@ def test_cropmix_is_decided_by_torchs_seed():
     assert not torch.equal(outputs[0], outputs[2])
 
 
-@pytest.mark.parametrize("image", [torch.zeros(3, 8, 8), torch.zeros(1, 8, 8, dtype=torch.uint8), photo()])
+@pytest.mark.parametrize("image", [torch.zeros(3, 8, 8), torch.zeros(2, 8, 8, dtype=torch.uint8), photo()])
 def test_cropmix_says_what_it_takes(image):
     with pytest.raises(TypeError, match="uint8 tensors"):
         CropMix(SIZE)(image)

@@ -77,7 +77,7 @@ def describe(config: GKGNetConfig | Mapping[str, Any], name: str, revision: str 
     return {
         **loading,
         "network": f"GKGNet{f'-{variant.capitalize()}' if variant else ''}",
-        "labels": [str(label) for _, label in sorted((config.id2label or {}).items(), key=lambda item: int(item[0]))],
+        "labels": list((config.id2label or {}).values()),
         "threshold": config.decision_threshold,
         "channels": config.num_channels,
         "height": height,

@@ -12,11 +12,12 @@ from torch import Tensor
 from ..files import check_new_folder, written_whole
 from ..modeling.image_processing_gkgnet import create_image_processor
 from ..modeling.modeling_gkgnet import GKGNetForImageClassification
+from ..modeling.original_files import read_state_dict
 from ..modeling.timm_gkgnet import checkpoint_filter_fn
 from .card import write_card
 from .card_text import RELEASED_LICENSE
 from .model_folder import CONFIG_FILE, read_values, without_second_num_classes
-from .released import LABEL_EMBEDDING, check_tensors, load_released_checkpoint, read_state_dict, read_variant
+from .released import LABEL_EMBEDDING, check_tensors, load_released_checkpoint, read_variant
 
 Format = Literal["transformers", "timm"]
 CLASSIFIER = "prediction.4.weight"  # of a Pyramid ViG file: (classes, 1024, 1, 1)
@@ -100,7 +101,8 @@ def _save_pyramid_vig(tensors: dict[str, Tensor], folder: Path, labels: list[str
     num_classes = len(tensors[CLASSIFIER])
     if labels is not None and len(labels) != num_classes:
         raise ValueError(f"labels must name the file's {num_classes} classes in order, got {len(labels)}")
-    _save_timm("pvig", tensors, folder, {"num_classes": num_classes}, labels=labels)
+    # The licence of the original files need not be that of this one, which does not say.
+    _save_timm("pvig", tensors, folder, {"num_classes": num_classes}, {"license": None}, labels)
 
 
 def _save_timm(

@@ -1,22 +1,14 @@
 """Released GKGNet and Pyramid ViG files → models of this package."""
 
-import os
 import re
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
-import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from ..modeling.configuration_gkgnet import VARIANTS, GKGNetConfig
 from ..modeling.modeling_gkgnet import GKGNetForImageClassification, GKGNetPreTrainedModel
-from ..modeling.original_files import rename_conv_norm, rename_original
+from ..modeling.original_files import Checkpoint, read_state_dict, rename_conv_norm, rename_original
 from ..modeling.timm_gkgnet import checkpoint_filter_fn
 from ..modeling.vision_gnn import PyramidVisionGNN, grid_size, position_bias_reference
-
-Checkpoint = str | os.PathLike[str] | Mapping[str, Any]
 
 # The stored float32 bias of released files differs from its closed form by up to 1e-7.
 BIAS_TOLERANCE = 1e-5
@@ -34,8 +26,7 @@ def load_released_checkpoint(
     (`relative_pos`), is checked against its closed form and dropped.
 
     Args:
-        path_or_state_dict: path of a `.pth` or `.safetensors` file, or its state dict. A `state_dict` level and a
-            `module.` prefix are accepted.
+        path_or_state_dict: path of a `.pth` or `.safetensors` file, or its state dict, as for `read_state_dict`.
         labels: names of the labels in the file's order, which the file does not hold; default LABEL_0, LABEL_1, …
 
     Raises:
@@ -80,41 +71,10 @@ def load_backbone_checkpoint(model: GKGNetPreTrainedModel, checkpoint: Checkpoin
     >>> load_backbone_checkpoint(model, timm.create_model("gkgnet_ti").state_dict())
     """
     backbone: PyramidVisionGNN = model.base_model.backbone  # type: ignore[assignment]
-    tensors = checkpoint_filter_fn(dict(read_state_dict(checkpoint)), backbone)
+    tensors = checkpoint_filter_fn(read_state_dict(checkpoint), backbone)
     tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("head.")}
     check_tensors(tensors, backbone.state_dict(), originals={})
     backbone.load_state_dict(tensors)
-
-
-def read_state_dict(checkpoint: Checkpoint) -> dict[str, Tensor]:
-    """Tensors of a file or mapping, without `state_dict` level and `module.` prefix.
-
-    Raises:
-        ValueError: if there are none, or the file is no checkpoint. Pickled code is never run.
-    """
-    content: Any = checkpoint
-    if not isinstance(checkpoint, Mapping):
-        path = Path(checkpoint)
-        if not path.is_file():
-            raise FileNotFoundError(f"No checkpoint file at {path}")
-        try:
-            if path.suffix == ".safetensors":
-                content = load_file(path)
-            else:
-                content = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # each reader has its own; all mean the same to the caller
-            raise ValueError(
-                f"{path} cannot be read as a PyTorch or safetensors checkpoint of plain tensors: {error}"
-            ) from error
-    if isinstance(content, Mapping):
-        content = content.get("state_dict", content)
-    if not isinstance(content, Mapping) or not any(isinstance(value, Tensor) for value in content.values()):
-        what = f"a mapping with keys {list(content)[:5]}" if isinstance(content, Mapping) else type(content).__name__
-        raise ValueError(f"A checkpoint must be a mapping of names to tensors, got {what}")
-    strange = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
-    if strange:
-        raise ValueError(f"A checkpoint must map names to tensors, but these are none: {', '.join(strange[:10])}")
-    return {str(name).removeprefix("module."): value for name, value in content.items()}
 
 
 def _released_config(state_dict: dict[str, Tensor], labels: list[str] | None) -> GKGNetConfig:

@@ -1,5 +1,6 @@
 """Configuration of GKGNet, in the style of transformers 5."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Literal
@@ -93,7 +94,10 @@ class GKGNetConfig(BackboneConfigMixin, PreTrainedConfig):
             One for all labels or one a label; a score at or above it predicts the label. When the number of labels
             changes, a list goes back to 0.5 with a warning.
         id2label (`dict[int, str]`, *optional*):
-            Names of the labels 0 to L − 1. Default `LABEL_0` and so on, `num_labels` (2) of them.
+            Names of the labels 0 to L − 1, each another one. Default `LABEL_0` and so on, `num_labels` (2) of them. Ids
+            may be numbers or their digits; they are kept as numbers in ascending order.
+        label2id (`dict[str, int]`, *optional*):
+            The same the other way round. Each of the two is derived from the other where only one is given.
         problem_type (`str`, *optional*, defaults to `"multi_label_classification"`):
             Any number of labels an image. `"single_label_classification"` trains with cross-entropy.
         out_features (`list[str]`, *optional*):
@@ -139,44 +143,58 @@ class GKGNetConfig(BackboneConfigMixin, PreTrainedConfig):
     smoothed_loss_weight: float | int = 1.0
     label_smoothing: float | int = 0.1
     decision_threshold: float | int | list[float | int] = 0.5
+    # Declared in transformers too, but there as text, which is not checked.
     id2label: dict[int, str] | dict[str, str] | None = None
+    label2id: dict[str, int] | dict[str, str] | None = None
     problem_type: ProblemType | None = "multi_label_classification"
     _out_features: list[str] | None = None
     _out_indices: list[int] | None = None
     gkgnet_hf_version: str | None = None
 
     def __setattr__(self, name: str, value: Any) -> None:
-        super().__setattr__(name, value)
-        if name == "id2label" and value and isinstance(self.decision_threshold, list):
-            # from_pretrained(num_labels=...) comes through here too; it must not keep thresholds of other labels.
-            before, now = len(self.decision_threshold), len(value)
-            if before != now:
+        if name == "label2id" and value is not None:
+            value = {label: _id(i) for label, i in value.items()}
+        if name == "id2label" and value is not None:
+            value = _sorted_labels(name, value.items())
+            # label2id goes along, unless it was set by itself before: saving then checks that the two agree.
+            if self.id2label and self.label2id == _inverse(self.id2label):
+                super().__setattr__("label2id", _inverse(value))
+            thresholds, before, now = self.decision_threshold, len(self.id2label or ()), len(value)
+            if isinstance(thresholds, list) and len(thresholds) == before != now:
                 logger.warning(
                     f"decision_threshold goes back to 0.5: it had one for each of {before} labels, now {now}"
                 )
                 self.decision_threshold = 0.5
+        super().__setattr__(name, value)
 
     def __post_init__(self, **kwargs):
         self._check_origin(kwargs)
         self._check()
-        self._check_labels(kwargs.get("num_labels"))
+        self.id2label, self.label2id = _complete_labels(kwargs.get("num_labels"), self.id2label, self.label2id)
+        self.validate_decision_threshold()
         self.stage_names = ["stem"] + [f"stage{i}" for i in range(1, len(self.depths) + 1)]
         self.set_output_features_output_indices(
             out_indices=kwargs.pop("out_indices", None), out_features=kwargs.pop("out_features", None)
         )
         super().__post_init__(**kwargs)
-        if self.label2id is None:
-            self.label2id = {str(name): int(i) for i, name in (self.id2label or {}).items()}
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """As in transformers: `num_labels` of the caller replaces the labels of a file, whose own must agree."""
-        num_labels = kwargs.pop("num_labels", None)
+        """As in transformers, and the labels that the caller gives replace all that a file says of labels.
+
+        Where id2label and label2id of a file contradict each other, id2label counts and a warning says so.
+        """
+        num_labels, names, ids = (kwargs.pop(name, None) for name in ("num_labels", "id2label", "label2id"))
+        of_file, ids_of_file = config_dict.get("id2label"), config_dict.get("label2id")
+        if isinstance(of_file, dict) and isinstance(ids_of_file, dict):
+            pairs = {(str(i), name) for i, name in of_file.items()}
+            if pairs != {(str(i), name) for name, i in ids_of_file.items()}:
+                logger.warning("label2id contradicts id2label in this configuration: id2label counts")
+                config_dict = {**config_dict, "label2id": None}
         loaded = super().from_dict(config_dict, **kwargs)
-        if num_labels is not None:
-            _check_label_count(num_labels, kwargs.get("id2label"))
-            config = loaded[0] if isinstance(loaded, tuple) else loaded
-            config.num_labels = num_labels
+        config = loaded[0] if isinstance(loaded, tuple) else loaded
+        if names is not None or ids is not None or num_labels not in (None, config.num_labels):
+            config.id2label, config.label2id = _complete_labels(num_labels, names, ids)
         return loaded
 
     @classmethod
@@ -212,20 +230,20 @@ class GKGNetConfig(BackboneConfigMixin, PreTrainedConfig):
         return {**super().to_dict(), "gkgnet_hf_version": __version__, "auto_map": dict(AUTO_MAP)}
 
     def _check_origin(self, others: Iterable[str]) -> None:
-        """Warn of a newer version, or of unknown fields among `others`; refuse misspelt ones."""
+        """Warn of a newer version, or of the unknown fields among `others`."""
         if self.gkgnet_hf_version is not None and Version(self.gkgnet_hf_version) > Version(__version__):
             logger.warning(
                 f"This configuration was written by gkgnet_hf {self.gkgnet_hf_version}; {__version__} may not know "
                 "all of its fields"
             )
             return
-        unknown = [name for name in others if not (hasattr(type(self), name) or name.startswith("_"))]
-        for name in unknown:
-            near = ["num_labels"] if name == "num_classes" else get_close_matches(name, _FIELDS, n=1, cutoff=0.8)
-            if near:
-                raise ValueError(f"{name} is no field of GKGNetConfig; did you mean {near[0]}?")
-        if idle := sorted(set(unknown) - _OTHERS_FIELDS):
-            logger.warning(f"GKGNetConfig has no such fields, they change nothing: {', '.join(idle)}")
+        unknown = []
+        for name in sorted({name for name in others if not name.startswith("_")} - _OTHERS_FIELDS):
+            if not hasattr(type(self), name):
+                near = ["num_labels"] if name == "num_classes" else get_close_matches(name, _FIELDS, n=1, cutoff=0.8)
+                unknown.append(f"{name} (did you mean {near[0]}?)" if near else name)
+        if unknown:
+            logger.warning(f"GKGNetConfig has no such fields, they change nothing: {', '.join(unknown)}")
 
     def _check(self) -> None:
         if not isinstance(self.image_size, int) and len(self.image_size) != 2:
@@ -250,16 +268,16 @@ class GKGNetConfig(BackboneConfigMixin, PreTrainedConfig):
             )
         self._check_divisors()
 
-    def _check_labels(self, num_labels: int | None) -> None:
-        if num_labels is None:
-            num_labels = 2 if self.id2label is None else len(self.id2label)
-        _check_label_count(num_labels, self.id2label)
-        if self.id2label and {str(i) for i in self.id2label} != {str(i) for i in range(num_labels)}:
-            raise ValueError(f"id2label must name the labels 0 to {num_labels - 1}, got {list(self.id2label)}")
+    def validate_labels(self) -> None:
+        """Raise ValueError unless id2label and label2id name the same labels; transformers calls it before saving."""
+        _complete_labels(None, self.id2label, self.label2id)
+
+    def validate_decision_threshold(self) -> None:
+        """Raise ValueError unless there is one threshold or one a label, each from 0 to 1."""
         thresholds = self.decision_threshold
-        if isinstance(thresholds, list) and len(thresholds) != num_labels:
+        if isinstance(thresholds, list) and len(thresholds) != self.num_labels:
             raise ValueError(
-                f"decision_threshold must be one number or one a label, {num_labels}, got {len(thresholds)}"
+                f"decision_threshold must be one number or one a label, {self.num_labels}, got {len(thresholds)}"
             )
         for threshold in thresholds if isinstance(thresholds, list) else [thresholds]:
             if not 0 <= threshold <= 1:
@@ -318,14 +336,48 @@ _OTHERS_FIELDS = {
 }
 
 
-def _check_label_count(num_labels: Any, names: Mapping[Any, str] | None) -> None:
-    """Raise ValueError unless `num_labels` is a number of labels, and that of the `names` where there are any."""
-    if not isinstance(num_labels, int):
+def _complete_labels(
+    num_labels: Any, id2label: Mapping[Any, str] | None, label2id: Mapping[str, Any] | None
+) -> tuple[dict[int, str], dict[str, int]]:
+    """Both mappings from those that are given, None for the others; ValueError where what is given does not agree."""
+    if num_labels is not None and not isinstance(num_labels, int):
         raise ValueError(f"num_labels must be an integer, got {num_labels!r}")
-    if num_labels < 1:
-        raise ValueError(f"num_labels must be at least 1, got {num_labels}")
-    if names is not None and len(names) != num_labels:
+    if id2label is not None:
+        names = _sorted_labels("id2label", id2label.items())
+    elif label2id is not None:
+        names = _sorted_labels("label2id", ((i, name) for name, i in label2id.items()))
+    else:
+        count = 2 if num_labels is None else num_labels
+        names = _sorted_labels("num_labels", ((i, f"LABEL_{i}") for i in range(count)))
+    if num_labels is not None and len(names) != num_labels:
         raise ValueError(f"num_labels must be {len(names)}, as many as id2label names, got {num_labels}")
+    ids = _inverse(names)
+    if label2id is not None and (others := ids.items() ^ {name: _id(i) for name, i in label2id.items()}.items()):
+        differ = sorted({name for name, _ in others})
+        raise ValueError(f"label2id must be the inverse of id2label, but they differ in {', '.join(differ[:5])}")
+    return names, ids
+
+
+def _sorted_labels(field: str, pairs: Iterable[tuple[Any, str]]) -> dict[int, str]:
+    """Ids and names as they are kept; ValueError unless the ids are 0 to L − 1 and every name is there once."""
+    pairs = list(pairs)
+    if not pairs:
+        raise ValueError("num_labels must be at least 1, got 0")
+    names = {_id(i): name for i, name in pairs}
+    if sorted(names) != list(range(len(pairs))):
+        raise ValueError(f"{field} must name the labels 0 to {len(pairs) - 1}, got {[i for i, _ in pairs]}")
+    if repeated := sorted(name for name, count in Counter(names.values()).items() if count > 1):
+        raise ValueError(f"{field} must give every label another name, got more than once: {', '.join(repeated)}")
+    return dict(sorted(names.items()))
+
+
+def _id(value: Any) -> Any:
+    """A number where `value` is one or its digits."""
+    return int(value) if str(value).isdecimal() else value
+
+
+def _inverse(names: Mapping[Any, str]) -> dict[str, Any]:
+    return {name: i for i, name in names.items()}
 
 
 GKGNetConfig.register_for_auto_class()

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
-from transformers import ViTImageProcessor
+from transformers import BaseImageProcessor, ViTImageProcessor
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, PILImageResampling
 
 from .configuration_gkgnet import GKGNetConfig
@@ -12,26 +12,47 @@ from .configuration_gkgnet import GKGNetConfig
 def create_image_processor(config: GKGNetConfig) -> ViTImageProcessor:
     """The processor for images of `config.image_size`: bicubic resize without crop, ImageNet mean and deviation.
 
-    Save it beside the model, so that `AutoImageProcessor` and `pipeline` find it.
+    Save it beside the model, so that `AutoImageProcessor` and `pipeline` find it. With three channels it takes images
+    of any mode. With another number of channels it takes images that have them, and every channel gets the average of
+    ImageNet's means and deviations.
 
     >>> processor = create_image_processor(GKGNetConfig.from_variant("s", image_size=448))
     >>> processor.size["height"], processor.size["width"]
     (448, 448)
     """
     height, width = config.image_height_width
+    mean, std = list(IMAGENET_DEFAULT_MEAN), list(IMAGENET_DEFAULT_STD)
+    if config.num_channels != 3:
+        mean, std = ([sum(values) / 3] * config.num_channels for values in (mean, std))
     return ViTImageProcessor(
         size={"height": height, "width": width},
         resample=PILImageResampling.BICUBIC,
-        image_mean=IMAGENET_DEFAULT_MEAN,
-        image_std=IMAGENET_DEFAULT_STD,
+        image_mean=mean,
+        image_std=std,
+        do_convert_rgb=config.num_channels == 3,
     )
+
+
+def to_mode_of(processor: BaseImageProcessor, image: Image.Image) -> Image.Image:
+    """The image as `processor` takes it: `to_rgb(image)`, or its grey levels for a processor of one channel.
+
+    Raises:
+        ValueError: for a processor of another number of channels.
+
+    >>> to_mode_of(create_image_processor(GKGNetConfig(num_channels=1)), Image.new("RGBA", (1, 1))).mode
+    'L'
+    """
+    channels = len(getattr(processor, "image_mean", None) or "RGB")
+    if channels not in (1, 3):
+        raise ValueError(f"Images are read with 1 or 3 channels, the image processor has a mean for {channels}")
+    return to_rgb(image) if channels == 3 else to_rgb(image).convert("L")
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """An upright 8-bit RGB image from one of any mode.
 
     The EXIF orientation is applied, deeper values are scaled (`to_eight_bits`), and what is transparent becomes white.
-    (transformers' `pipeline` drops transparency and cuts 16 bits off at 255: give it `to_rgb(image)`.)
+    transformers' own `pipeline` drops transparency and cuts 16 bits off at 255: give it `to_rgb(image)` of such images.
 
     >>> to_rgb(Image.new("RGBA", (1, 1))).getpixel((0, 0))
     (255, 255, 255)

@@ -1,6 +1,5 @@
 """GKGNet for transformers: patch and label nodes in one graph (https://arxiv.org/abs/2308.14378)."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -267,20 +266,21 @@ class GKGNetPreTrainedModel(PreTrainedModel):
         output_loading_info: bool = False,
         **kwargs: Any,
     ) -> Any:
-        """As in transformers, but nothing starts at random unseen, and pickled weights are not read unasked.
+        """As in transformers, but no part of the network is ever random in part, and pickles are not read.
+
+        Label nodes or a classifier that the file lacks altogether start at random, with transformers' warning.
 
         Args:
             pretrained_model_name_or_path: folder, or name on the Hub.
-            ignore_mismatched_sizes: start missing tensors, and those of another shape, at random; leave out those
-                that the model does not have.
-            output_loading_info: return (model, what is missing, unexpected and of another shape); missing tensors
-                start at random, unexpected ones are left out.
-            *args, **kwargs: as in transformers, but only `use_safetensors=False` reads pickles.
+            ignore_mismatched_sizes: start tensors of another shape at random, in place of an error.
+            output_loading_info: return (model, what is missing, unexpected and of another shape) in place of an error
+                for missing tensors.
+            *args, **kwargs: as in transformers, but pickle files are never loaded unless you pass
+                `use_safetensors=False`.
 
         Raises:
-            ValueError: if the weights cannot be read, or tensors are missing, of another shape, or of a network that
-                the configuration does not describe. What a class leaves out by its nature, such as the classifier,
-                may be there.
+            ValueError: if the weights cannot be read, are of another shape, or lack tensors of the patch nodes or a
+                part of the label nodes or of a classifier.
             OSError: if there is no safetensors file.
         """
         load: Any = super().from_pretrained
@@ -294,11 +294,19 @@ class GKGNetPreTrainedModel(PreTrainedModel):
             )
         except SafetensorError as error:
             raise ValueError(f"The weights in {pretrained_model_name_or_path} cannot be read: {error}") from error
+        problems = []
         if not ignore_mismatched_sizes:
-            named = {}
-            if pretrained_model_name_or_path and not output_loading_info:
-                named = {"missing": report["missing_keys"], "in no part of the model": report["unexpected_keys"]}
-            _check_whole(f"The {cls.__name__} in {pretrained_model_name_or_path}", named, report["mismatched_keys"])
+            problems += [
+                f"{name} is {tuple(came)}, not {tuple(ours)} (ignore_mismatched_sizes=True starts it at random)"
+                for name, came, ours in report["mismatched_keys"]
+            ]
+        if pretrained_model_name_or_path and not output_loading_info:
+            problems += [f"{name} is missing" for name in _missing_in_part(model, report["missing_keys"])]
+        if problems:
+            raise ValueError(
+                f"The {cls.__name__} in {pretrained_model_name_or_path} is not what its configuration says, "
+                f"{len(problems)} tensors do not fit: {'; '.join(sorted(problems)[:5])}"
+            )
         return (model, report) if output_loading_info else model
 
     @torch.no_grad()
@@ -348,15 +356,18 @@ class GKGNetPreTrainedModel(PreTrainedModel):
         )
 
 
-def _check_whole(model: str, named: dict[str, Iterable[str]], misshapen: Iterable[tuple[str, Any, Any]]) -> None:
-    """Raise ValueError with the names of the tensors that do not fit, by what is wrong, and those of another shape."""
-    problems = [f"{name} is {problem}" for problem, names in named.items() for name in sorted(names)]
-    problems += [f"{name} is {tuple(came)}, not {tuple(expected)}" for name, came, expected in sorted(misshapen)]
-    if problems:
-        raise ValueError(
-            f"{model} is not what its configuration says, {len(problems)} tensors do not fit: "
-            f"{'; '.join(problems[:5])}. With ignore_mismatched_sizes=True what the file lacks would start at random"
-        )
+def _missing_in_part(model: nn.Module, missing: set[str]) -> set[str]:
+    """Those of the `missing` tensors that must not start at random.
+
+    A file without classifier, or without label nodes, is a start for other labels. The patch nodes have no other start,
+    and a part of which only some tensors are missing is damaged or of another network.
+    """
+
+    def part(name: str) -> str:
+        return name.removeprefix(f"{GKGNetPreTrainedModel.base_model_prefix}.").split(".")[0]
+
+    loaded = {part(name) for name in model.state_dict().keys() - missing}
+    return {name for name in missing if part(name) in loaded | {"backbone"}}
 
 
 class GKGNetModel(GKGNetPreTrainedModel):

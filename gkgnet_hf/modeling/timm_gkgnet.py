@@ -1,4 +1,10 @@
-"""The patch nodes as timm's classifier: the head, and the methods that timm expects of a model."""
+"""Pyramid ViG and GKGNet's patch nodes for timm: the classifier, its pretrained files, the entry points.
+
+Papers:
+* Vision GNN: An Image is Worth Graph of Nodes, https://arxiv.org/abs/2206.00272 (`pvig_*`)
+* GKGNet: Group K-Nearest Neighbor based Graph Convolutional Network for Multi-Label Image Recognition,
+  https://arxiv.org/abs/2308.14378 (`gkgnet_*`)
+"""
 
 from pathlib import Path
 from typing import Any
@@ -12,13 +18,19 @@ from timm.data import (
     IMAGENET_INCEPTION_STD,
 )
 from timm.layers import SelectAdaptivePool2d, register_notrace_function
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model, resolve_pretrained_cfg
+from timm.models import (
+    build_model_with_cfg,
+    generate_default_cfgs,
+    load_pretrained,
+    register_model,
+    resolve_pretrained_cfg,
+)
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
 from .configuration_gkgnet import VARIANTS
 from .group_knn import find_neighbors, max_relative
-from .original_files import rename_original
+from .original_files import read_state_dict, rename_original
 from .vision_gnn import (
     ConvNorm,
     PyramidVisionGNN,
@@ -43,7 +55,7 @@ class ClassifierHead(nn.Module):
         in_features: width of the feature map.
         num_classes: 0 for no classifier.
         pool_type: a timm pooling that keeps the width ("avg", "max", "avgmax") or "".
-        hidden_size: width of the hidden layer; None for no hidden layer.
+        hidden_size: width of the hidden layer; 0 for no hidden layer.
         drop_rate: dropout in front of the classifier.
     """
 
@@ -52,7 +64,7 @@ class ClassifierHead(nn.Module):
         in_features: int,
         num_classes: int,
         pool_type: str = "avg",
-        hidden_size: int | None = 1024,
+        hidden_size: int = 1024,
         drop_rate: float = 0.0,
         device=None,
         dtype=None,
@@ -95,7 +107,7 @@ class PyramidVisionGNNClassifier(PyramidVisionGNN):
         num_classes: classes of the head; 0 for none.
         global_pool: pooling of the head, "" for none.
         embed_dims: widths C1 … C4 of the stages.
-        head_hidden_size: width of the head's hidden layer; None for no hidden layer.
+        head_hidden_size: width of the head's hidden layer; 0 for no hidden layer.
         drop_rate: dropout in front of the classifier.
         **kwargs: as for `PyramidVisionGNN`.
 
@@ -111,7 +123,7 @@ class PyramidVisionGNNClassifier(PyramidVisionGNN):
         num_classes: int = 1000,
         global_pool: str = "avg",
         embed_dims: tuple[int, ...] = (80, 160, 400, 640),
-        head_hidden_size: int | None = 1024,
+        head_hidden_size: int = 1024,
         drop_rate: float = 0.0,
         device=None,
         dtype=None,
@@ -128,6 +140,12 @@ class PyramidVisionGNNClassifier(PyramidVisionGNN):
         ]
         self.head = ClassifierHead(self.num_features, num_classes, global_pool, head_hidden_size, drop_rate, **dd)
         self.head.apply(init_weights)
+
+    @torch.jit.ignore
+    def load_pretrained(self, checkpoint_path: str) -> None:
+        """Load an original file, or one of timm; timm calls this for files and urls (`custom_load`)."""
+        source = {**self.pretrained_cfg, "state_dict": read_state_dict(checkpoint_path)}  # type: ignore[dict-item]
+        load_pretrained(self, source, self.num_classes, self.in_chans, filter_fn=checkpoint_filter_fn)
 
     @torch.jit.ignore
     def no_weight_decay(self) -> set[str]:
@@ -213,7 +231,7 @@ class PyramidVisionGNNClassifier(PyramidVisionGNN):
             self.stages = self.stages[: max_index + 1]
             self.num_classes = 0
             self.num_features = self.head_hidden_size = self.feature_info[max_index]["num_chs"]
-            self.head = ClassifierHead(self.num_features, 0, "", None).train(self.training)
+            self.head = ClassifierHead(self.num_features, 0, "", 0).train(self.training)
         return take_indices
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
@@ -232,11 +250,10 @@ def checkpoint_filter_fn(state_dict: dict[str, Any], model: PyramidVisionGNN) ->
         state_dict: tensors of a file, under the original names or our own.
         model: the `PyramidVisionGNN` that is to take them.
     """
-    state_dict = state_dict.get("state_dict", state_dict)
     depths = [len(stage.blocks) for stage in model.stages]  # type: ignore[arg-type]
     renamed = {
-        rename_original(name.removeprefix("module."), depths): tensor
-        for name, tensor in state_dict.items()
+        rename_original(name, depths): tensor
+        for name, tensor in read_state_dict(state_dict).items()
         if not name.endswith("relative_pos")
     }
     if "stem.pos_embed" in renamed:
@@ -248,7 +265,6 @@ def checkpoint_filter_fn(state_dict: dict[str, Any], model: PyramidVisionGNN) ->
 
 def _cfg(**kwargs: Any) -> dict[str, Any]:
     return {
-        "url": "",
         "num_classes": 1000,
         "input_size": (3, 224, 224),
         "pool_size": (7, 7),
@@ -258,41 +274,45 @@ def _cfg(**kwargs: Any) -> dict[str, Any]:
         "std": IMAGENET_DEFAULT_STD,
         "first_conv": "stem.conv1.conv",
         "classifier": "head.fc",
+        "license": "apache-2.0",
+        "origin_url": "https://github.com/huawei-noah/Efficient-AI-Backbones",
         **kwargs,
     }
 
 
-def _gkgnet_cfg(**kwargs: Any) -> dict[str, Any]:
+def _pvig_cfg(file: str, crop_pct: float = 0.9) -> dict[str, Any]:
     return _cfg(
+        url=FILES + file,
+        crop_pct=crop_pct,
+        mean=IMAGENET_INCEPTION_MEAN,
+        std=IMAGENET_INCEPTION_STD,
+        paper_ids="arXiv:2206.00272",
+        paper_name="Vision GNN: An Image is Worth Graph of Nodes",
+    )
+
+
+def _gkgnet_cfg(file: str) -> dict[str, Any]:
+    return _cfg(
+        url=FILES + file,
         paper_ids="arXiv:2308.14378",
         paper_name="GKGNet: Group K-Nearest Neighbor based Graph Convolutional Network for Multi-Label Image "
         "Recognition",
-        **kwargs,
     )
 
 
-def _pvig_cfg(**kwargs: Any) -> dict[str, Any]:
-    # Preprocessing of the original ImageNet files.
-    return _cfg(
-        **{"crop_pct": 0.9, "mean": IMAGENET_INCEPTION_MEAN, "std": IMAGENET_INCEPTION_STD, **kwargs},
-        paper_ids="arXiv:2206.00272",
-        paper_name="Vision GNN: An Image is Worth Graph of Nodes",
-        origin_url="https://github.com/huawei-noah/Efficient-AI-Backbones",
-    )
+FILES = "https://github.com/huawei-noah/Efficient-AI-Backbones/releases/download/pyramid-vig/"
 
-
-# No file of these is on a server that timm could fetch from: give one with pretrained_cfg_overlay=dict(file=...).
-# Nor do they state a licence, which is one of weights.
+# gkgnet_* start from the weights of Pyramid ViG, as in the paper, and are trained with GKGNet's own preprocessing.
 default_cfgs = generate_default_cfgs(
     {
-        "gkgnet_ti.untrained": _gkgnet_cfg(),
-        "gkgnet_s.untrained": _gkgnet_cfg(),
-        "gkgnet_m.untrained": _gkgnet_cfg(),
-        "gkgnet_b.untrained": _gkgnet_cfg(),
-        "pvig_ti.in1k": _pvig_cfg(),
-        "pvig_s.in1k": _pvig_cfg(),
-        "pvig_m.in1k": _pvig_cfg(),
-        "pvig_b.in1k": _pvig_cfg(crop_pct=0.95),
+        "gkgnet_ti.pvig_in1k": _gkgnet_cfg("pvig_ti_78.5.pth.tar"),
+        "gkgnet_s.pvig_in1k": _gkgnet_cfg("pvig_s_82.1.pth.tar"),
+        "gkgnet_m.pvig_in1k": _gkgnet_cfg("pvig_m_83.1.pth.tar"),
+        "gkgnet_b.pvig_in1k": _gkgnet_cfg("pvig_b_83.66.pth.tar"),
+        "pvig_ti.in1k": _pvig_cfg("pvig_ti_78.5.pth.tar"),
+        "pvig_s.in1k": _pvig_cfg("pvig_s_82.1.pth.tar"),
+        "pvig_m.in1k": _pvig_cfg("pvig_m_83.1.pth.tar"),
+        "pvig_b.in1k": _pvig_cfg("pvig_b_83.66.pth.tar", crop_pct=0.95),
     }
 )
 
@@ -301,7 +321,7 @@ def _create(name: str, pretrained: bool, **kwargs: Any) -> nn.Module:
     family, variant = name.split("_")
     sizes = VARIANTS[variant]
     if pretrained:
-        kwargs["pretrained_cfg_overlay"] = _without_pickles(name, **kwargs)
+        kwargs["pretrained_cfg_overlay"] = _read_safely(name, **kwargs)
     model_args = dict(
         embed_dims=sizes["hidden_sizes"], depths=sizes["depths"], num_groups=2 if family == "gkgnet" else 1
     )
@@ -315,10 +335,10 @@ def _create(name: str, pretrained: bool, **kwargs: Any) -> nn.Module:
     )
 
 
-def _without_pickles(
+def _read_safely(
     name: str, pretrained_cfg: Any = None, pretrained_cfg_overlay: dict[str, Any] | None = None, **_: Any
 ) -> dict[str, Any]:
-    """The overlay with which timm, where it looks for the weights itself, does not go on to a pickle."""
+    """The overlay with which repositories and folders give safetensors alone, and other files go to our own reader."""
     overlay = pretrained_cfg_overlay or {}
     source = resolve_pretrained_cfg(name, pretrained_cfg, overlay)
     if source.source == "local-dir" and not Path(str(source.file), SAFETENSORS_SINGLE_FILE).is_file():
@@ -328,7 +348,7 @@ def _without_pickles(
         )
     if source.source == "hf-hub" or (source.hf_hub_id and not source.file and not source.state_dict):
         return {"hf_hub_filename": SAFETENSORS_SINGLE_FILE, **overlay}
-    return overlay
+    return {**overlay, "custom_load": True}  # timm then calls load_pretrained of the model
 
 
 @register_model

@@ -4,9 +4,11 @@ import logging
 from collections.abc import Sequence
 from dataclasses import fields
 from difflib import get_close_matches
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
+import timm
 import torch
 from torch import Tensor
 
@@ -44,11 +46,14 @@ def create_model(
         model: a size ("ti", "s", "m", "b"), or a GKGNet to start from: a folder, a name on the Hub or a released
             file. Labels of the same name start as they are there, new ones at random.
         image_size: side in pixels; default that of `model`, 224 for a size. The position embedding is resized.
-        backbone_checkpoint: file for the patch nodes of a size, see `load_backbone_checkpoint`.
+        backbone_checkpoint: what the patch nodes of a size start from: "imagenet" downloads Pyramid ViG's weights of
+            that size, as in the paper; a path is read as in `load_backbone_checkpoint`; "none" starts at random. With
+            another GKGNet as `model`, "imagenet" and "none" change nothing.
         **config: other fields of `GKGNetConfig`.
 
     Raises:
-        ValueError: if the weights do not fit the configuration, or both kinds of weights are given.
+        ValueError: if the weights do not fit the configuration, or a file is given beside another GKGNet.
+        OSError: if the ImageNet weights cannot be downloaded.
 
     >>> create_model(["cat", "dog"], "ti", num_groups=1).config.id2label
     {0: 'cat', 1: 'dog'}
@@ -59,16 +64,37 @@ def create_model(
         config["image_size"] = image_size
     if model in VARIANTS:
         created = GKGNetForImageClassification(GKGNetConfig.from_variant(model, **config))
-        if backbone_checkpoint is not None:
-            load_backbone_checkpoint(created, backbone_checkpoint)
+        _start_patch_nodes(created, model, backbone_checkpoint)
         return created
-    if backbone_checkpoint is not None:
+    if backbone_checkpoint not in (None, "none", "imagenet"):
         raise ValueError(f"backbone_checkpoint is for a size ({', '.join(VARIANTS)}); {model} has patch nodes already")
     source = load_released_checkpoint(model) if Path(model).is_file() else load_model(model)
     kept = {name: value for name, value in source.config.to_diff_dict().items() if name not in NOT_HANDED_ON}
     created = GKGNetForImageClassification(GKGNetConfig(**{**kept, **config}))
     _transfer(source, created)
     return created
+
+
+def _start_patch_nodes(model: GKGNetForImageClassification, size: str, checkpoint: str | None) -> None:
+    if checkpoint in (None, "none"):
+        logger.info("All weights start at random")
+        return
+    if checkpoint != "imagenet":
+        load_backbone_checkpoint(model, checkpoint)
+        logger.info("The patch nodes start from %s, all other weights at random", checkpoint)
+        return
+    name = f"gkgnet_{size}"
+    source: Any = timm.get_pretrained_cfg(name)
+    place = source.hf_hub_id or source.url
+    try:
+        pretrained = timm.create_model(name, pretrained=True, in_chans=model.config.num_channels)
+    except (OSError, HTTPException) as error:
+        raise OSError(
+            f"The ImageNet weights {place} cannot be downloaded: {error}. "
+            "Give backbone_checkpoint the path of this file, or none to start at random"
+        ) from error
+    load_backbone_checkpoint(model, pretrained.state_dict())
+    logger.info("The patch nodes start from the ImageNet weights %s, all other weights at random", place)
 
 
 def _check_fields(config: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 from transformers import ViTImageProcessor
 
-from ..modeling.image_processing_gkgnet import to_rgb
+from ..modeling.image_processing_gkgnet import to_mode_of
 
 Transform = Callable[[Image.Image], Tensor]
 AUGMENTATIONS = ("paper", "light", "none")
@@ -31,7 +31,8 @@ def train_transform(processor: ViTImageProcessor, augmentation: str = "paper") -
             few labels and few images. "none": `eval_transform`.
 
     Returns:
-        Function from a PIL image of any mode to (3, H, W) float32; its randomness is torch's.
+        Function from a PIL image of any mode to (3, H, W) float32, or (1, H, W) for a processor of one channel; its
+        randomness is torch's.
 
     Raises:
         ValueError: for another augmentation, or a processor that does not resize to a height and a width.
@@ -65,7 +66,7 @@ def train_transform(processor: ViTImageProcessor, augmentation: str = "paper") -
             v2.PILToTensor(),
         ]
     normalize = [v2.ToDtype(torch.float32), v2.Normalize([255 * m for m in mean], [255 * s for s in std], inplace=True)]
-    return v2.Compose([to_rgb, v2.PILToTensor(), *augment, torch.Tensor.contiguous, *normalize])
+    return v2.Compose([partial(to_mode_of, processor), v2.PILToTensor(), *augment, torch.Tensor.contiguous, *normalize])
 
 
 def eval_transform(processor: ViTImageProcessor) -> Transform:
@@ -74,7 +75,7 @@ def eval_transform(processor: ViTImageProcessor) -> Transform:
 
 
 def _process(image: Image.Image, processor: ViTImageProcessor) -> Tensor:
-    return processor(images=[to_rgb(image)], return_tensors="pt")["pixel_values"][0]
+    return processor(images=[to_mode_of(processor, image)], return_tensors="pt")["pixel_values"][0]
 
 
 def _size(processor: ViTImageProcessor) -> tuple[int, int]:
@@ -210,7 +211,7 @@ class CropMix(v2.Transform):
         size: (H, W) of what comes out.
 
     Raises:
-        TypeError: for anything but a uint8 tensor (..., 3, H, W).
+        TypeError: for anything but a uint8 tensor (..., 3, H, W), or (..., 1, H, W) of grey levels.
 
     >>> image = torch.randint(256, (3, 48, 64), dtype=torch.uint8)
     >>> CropMix((32, 32))(image).shape
@@ -223,9 +224,9 @@ class CropMix(v2.Transform):
 
     def check_inputs(self, flat_inputs: list[Any]) -> None:
         for image in flat_inputs:
-            if not isinstance(image, Tensor) or image.dtype != torch.uint8 or image.shape[-3:-2] != (3,):
+            if not isinstance(image, Tensor) or image.dtype != torch.uint8 or image.shape[-3:-2] not in ((1,), (3,)):
                 found = f"{image.dtype} {tuple(image.shape)}" if isinstance(image, Tensor) else type(image).__name__
-                raise TypeError(f"CropMix takes uint8 tensors (..., 3, H, W), got {found}")
+                raise TypeError(f"CropMix takes uint8 tensors (..., 1 or 3, H, W), got {found}")
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         """Boxes of the views in the order they are blended, weights and permutations: everything that is random."""
@@ -238,7 +239,7 @@ class CropMix(v2.Transform):
         return {
             "boxes": [boxes[i] for i in torch.randperm(num_views)],
             "weights": Beta(BETA / num_views, BETA / num_views).sample((num_views - 1,)).tolist(),
-            "permutations": [torch.randperm(3) for _ in range(num_views - 1)],
+            "permutations": [torch.randperm(flat_inputs[0].shape[-3]) for _ in range(num_views - 1)],
         }
 
     def transform(self, inpt: Tensor, params: dict[str, Any]) -> Tensor:

@@ -46,7 +46,10 @@ def load_model(model: str) -> GKGNetForImageClassification:
     """
     if not Path(model).is_dir() and model.count("/") != 1:
         raise FileNotFoundError(f"There is no folder {model} (a model on the Hub is called user/name)")
-    return GKGNetForImageClassification.from_pretrained(model)
+    loaded, report = GKGNetForImageClassification.from_pretrained(model, output_loading_info=True)
+    if missing := sorted(report["missing_keys"]):
+        raise ValueError(f"{model} must hold a trained GKGNet with its classifier, it lacks {', '.join(missing[:5])}")
+    return loaded
 
 
 def predict(

@@ -32,7 +32,7 @@ def run(run_in, workplace):
 
 
 def test_train_evaluate_predict(run, workplace):
-    code, out, _ = run("train", "custom", *QUICK, "--output_dir", "trained")
+    code, out, _ = run("train", "custom", *QUICK, "--backbone_checkpoint", "none", "--output_dir", "trained")
     assert code == 0
     assert "Validation mAP" in out
     assert (workplace / "trained" / "recipe.yaml").is_file()

@@ -65,7 +65,6 @@ DAMAGES = {
         lambda folder, part, other: rewrite(folder, architectures=["GKGNet"]),
         "must be of one of GKGNetF",
     ),
-    "unknown field": (lambda folder, part, other: rewrite(folder, num_classes=5), "did you mean num_labels"),
     "flipped": (lambda folder, part, other: part.write_bytes(b"x" + part.read_bytes()[1:]), "is no whole safetensors"),
 }
 

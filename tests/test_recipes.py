@@ -219,7 +219,7 @@ def test_weights_that_do_not_fit_are_clear_errors(workplace, tmp_path):
     with pytest.raises(FileNotFoundError, match="no folder nowhere"):
         create_model(["cat"], "nowhere")
     GKGNetForImageClassification(small_config()).gkgnet.save_pretrained(tmp_path / "base")
-    with pytest.raises(ValueError, match=r"classifier\.bias is missing"):
+    with pytest.raises(ValueError, match=r"with its classifier, it lacks label_classifier\.bias"):
         load_model(str(tmp_path / "base"))
 
 

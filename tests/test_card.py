@@ -280,6 +280,22 @@ def test_converted_weights_keep_their_licence(folder, tmp_path):
     assert released == {"license": "gkgnet-non-commercial", "converted_from": "gkgnet_coco_576.pth"}
 
 
+@pytest.mark.parametrize(
+    ("checkpoint", "model", "source"),
+    [
+        ("imagenet", "ti", [r"pvig\_ti\_78.5.pth.tar"]),
+        ("imagenet", "my-model", None),
+        ("none", "ti", None),
+        (None, "ti", None),
+        ("/x/pvig.pth", "ti", ["pvig.pth"]),
+    ],
+)
+def test_a_card_says_what_the_patch_nodes_started_from(checkpoint, model, source):
+    card = create_model_card(config(), "pets", training={"model": model, "backbone_checkpoint": checkpoint})
+    assert rows(card, "Training").get("patch nodes started from") == source
+    assert ("Their patch nodes started from" in section(card, "Licence")) is (source is not None)
+
+
 def test_other_licences_are_named_or_asked_for():
     def licence(**metadata):
         card = create_model_card(config(), "pets", training={"backbone_checkpoint": "/x/pvig_s.pth"}, **metadata)

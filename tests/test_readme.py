@@ -9,7 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+from .drawing import draw_checkpoint
 from .test_recipes import write_photos
 
 ROOT = Path(__file__).parents[1]
@@ -45,7 +47,11 @@ def test_optimizing_runs_as_written():
 
 
 @pytest.mark.slow
-def test_fine_tuning_runs_as_written(tmp_path):
+def test_fine_tuning_runs_as_written(tmp_path, monkeypatch):
+    downloaded = tmp_path / "cache" / "hub" / "checkpoints"
+    downloaded.mkdir(parents=True)
+    torch.save(draw_checkpoint("pvig_ti_224", seed=0), downloaded / "pvig_ti_78.5.pth.tar")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
     write_photos(tmp_path / "photos", count=20)
     (commands,) = snippets("README.md", "bash")
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])

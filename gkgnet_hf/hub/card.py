@@ -183,7 +183,7 @@ def create_model_card(
     >>> card.data.license, card.data.pipeline_tag, "## Use" in card.text
     ('mit', 'image-classification', True)
     """
-    evaluation, training = evaluation or {}, training or {}
+    evaluation, training = evaluation or {}, card_text.with_source_of_patch_nodes(training or {})
     author = _author(earlier, CARD_FILE) if earlier else Author()
     network = card_text.describe(config, name, None if revision == "main" else revision)
     labels, threshold = network["labels"], network["threshold"]

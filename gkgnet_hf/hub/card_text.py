@@ -6,6 +6,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import timm
+
 from ..modeling.configuration_gkgnet import VARIANTS, GKGNetConfig
 
 # As the metadata names the licence of the released GKGNet weights.
@@ -199,6 +201,17 @@ def licence_text(metadata: Mapping[str, Any], training: Mapping[str, Any]) -> st
     if checkpoint := training.get("backbone_checkpoint"):
         text += f" Their patch nodes started from `{shown(checkpoint)}`, whose licence applies to them too."
     return text
+
+
+def with_source_of_patch_nodes(training: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a run, in which `backbone_checkpoint` is the file that the patch nodes started from, or None."""
+    model, checkpoint = training.get("model"), training.get("backbone_checkpoint")
+    if checkpoint == "none" or (checkpoint == "imagenet" and model not in VARIANTS):
+        checkpoint = None
+    elif checkpoint == "imagenet":
+        source = timm.get_pretrained_cfg(f"gkgnet_{model}")
+        checkpoint = source and (source.hf_hub_id or source.url)
+    return {**training, "backbone_checkpoint": checkpoint}
 
 
 def shown(source: str, on_hub: Sequence[str] = ()) -> str:

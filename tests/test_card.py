@@ -291,7 +291,9 @@ def test_converted_weights_keep_their_licence(folder, tmp_path):
     ],
 )
 def test_a_card_says_what_the_patch_nodes_started_from(checkpoint, model, source):
-    card = create_model_card(config(), "pets", training={"model": model, "backbone_checkpoint": checkpoint})
+    card = create_model_card(
+        config(), "pets", training={"model_name_or_path": model, "backbone_checkpoint": checkpoint}
+    )
     assert rows(card, "Training").get("patch nodes started from") == source
     assert ("Their patch nodes started from" in section(card, "Licence")) is (source is not None)
 

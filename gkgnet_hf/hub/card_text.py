@@ -205,7 +205,7 @@ def licence_text(metadata: Mapping[str, Any], training: Mapping[str, Any]) -> st
 
 def with_source_of_patch_nodes(training: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a run, in which `backbone_checkpoint` is the file that the patch nodes started from, or None."""
-    model, checkpoint = training.get("model"), training.get("backbone_checkpoint")
+    model, checkpoint = training.get("model_name_or_path"), training.get("backbone_checkpoint")
     if checkpoint == "none" or (checkpoint == "imagenet" and model not in VARIANTS):
         checkpoint = None
     elif checkpoint == "imagenet":

@@ -132,6 +132,7 @@ def test_the_flow_of_run_image_classification(image_folder, pretrained, tmp_path
     assert {"eval_loss", "eval_accuracy"} <= metrics.keys()
     saved = json.loads((tmp_path / "output" / "config.json").read_text())
     assert saved["id2label"] == {"0": "blue", "1": "red"}
+    assert saved["label2id"] == {"blue": 0, "red": 1}
     classify = pipeline("image-classification", model=str(tmp_path / "output"), device="cpu")
     answer = classify(Image.new("RGB", (40, 40), COLORS["red"]))
     assert {entry["label"] for entry in answer} == set(names)

@@ -5,7 +5,6 @@ import json
 import shutil
 
 import pytest
-import timm
 import torch
 import yaml
 from PIL import Image
@@ -13,6 +12,7 @@ from safetensors.torch import load_file
 from transformers import TrainingArguments
 
 from gkgnet_hf import GKGNetForImageClassification
+from gkgnet_hf.cli import _argument_list
 from gkgnet_hf.data.digits import make_digits
 from gkgnet_hf.data.voc import VOC_LABELS
 from gkgnet_hf.training import (
@@ -52,7 +52,8 @@ def workplace(tmp_path_factory):
         instances = folder / "coco" / "annotations" / f"instances_{split}.json"
         instances.parent.mkdir(exist_ok=True)
         shutil.copy(scenes / "annotations" / f"instances_{name}.json", instances)
-    torch.save({"state_dict": timm.create_model("pvig_ti").state_dict()}, folder / "pvig_ti.pth.tar")
+    backbone = create_model(["cat"], "ti", **TINY).gkgnet.backbone
+    torch.save({"state_dict": backbone.state_dict()}, folder / "pvig_ti.pth.tar")
     GKGNetForImageClassification(small_config(id2label={0: "dog", 1: "zebra"})).save_pretrained(folder / "coco-model")
     write_voc(folder / "VOC2007")
     write_photos(folder / "photos")
@@ -82,13 +83,15 @@ def write_photos(folder, count=10):
     (folder / "metadata.csv").write_text("\n".join(lines) + "\n")
 
 
+SMALL = ["--model_name_or_path", "ti", "--config", json.dumps(TINY)]
+COCO = ["--dataset", "coco", "--backbone_checkpoint", "pvig_ti.pth.tar", *SMALL]
 CHANGES = {
-    "coco-224": ["--dataset", "coco", "--model_name_or_path", "ti", "--backbone_checkpoint", "pvig_ti.pth.tar"],
-    "coco-448": ["--dataset", "coco", "--model_name_or_path", "ti", "--backbone_checkpoint", "pvig_ti.pth.tar"],
-    "coco-576": ["--dataset", "coco", "--model_name_or_path", "ti", "--backbone_checkpoint", "pvig_ti.pth.tar"],
+    "coco-224": COCO,
+    "coco-448": COCO,
+    "coco-576": COCO,
     "voc-576-from-coco": ["--dataset", "VOC2007", "--model_name_or_path", "coco-model"],
     "digits": [],
-    "custom": ["--backbone_checkpoint", "none"],
+    "custom": ["--backbone_checkpoint", "none", *SMALL],
 }
 
 
@@ -298,6 +301,8 @@ def test_an_old_name_is_taken_for_the_new_one_with_a_warning(old, new, part, tmp
         assert [r.message for r in caplog.records if "called" in r.message] == [
             f"--{old} is called {new} now; the old name goes in the next version"
         ]
+    assert f"--{new} " in _argument_list()
+    assert f"--{old} " not in _argument_list()
 
 
 @pytest.mark.parametrize("word", ["none", "null"])

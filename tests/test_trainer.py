@@ -80,6 +80,7 @@ class Kill(TrainerCallback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_weights_bit_for_bit(tmp_path):
     step = random.SystemRandom().randint(3, 7)
     script = f"from tests.test_trainer import *; build_trainer({str(tmp_path / 'killed')!r}, [Kill({step})], "

@@ -5,6 +5,7 @@ import shutil
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,13 +83,15 @@ class MultiLabelTrainer(Trainer):
         kwargs.setdefault("compute_metrics", default_metrics)
         self.average: ModelEmaV3 | None = None
         super().__init__(*args, **kwargs)
-        if self.args.label_smoothing_factor and self.model.config.problem_type != "single_label_classification":
+        problem_type = getattr(getattr(self.model, "config", None), "problem_type", None)
+        if self.args.label_smoothing_factor and problem_type != "single_label_classification":
             raise ValueError(
                 "label_smoothing_factor is for images with one label each: set label_smoothing in the model's "
                 f"configuration instead, got {self.args.label_smoothing_factor}"
             )
         if self.compute_metrics is default_metrics:
             _check_metric(self.args.metric_for_best_model)
+            self.compute_metrics = partial(default_metrics, problem_type=problem_type)  # type: ignore[call-arg]
         self.add_callback(_StepCallback(weakref.proxy(self)))  # so that `del trainer` frees its memory at once
         if (patience := self._argument("early_stopping_patience")) is not None:
             self.add_callback(EarlyStoppingCallback(patience))
@@ -403,15 +406,15 @@ class MultiLabelLoss(nn.Module):
         return ", ".join(f"{name}={value}" for name, value in self.settings.items())
 
 
-def prediction_scores(predictions: Any) -> NDArray[np.float32]:
+def prediction_scores(predictions: Any, problem_type: str | None = None) -> NDArray[np.float32]:
     """Probabilities (N, L) from what the Trainer gathers: logits, alone or first in a tuple."""
-    logits = predictions[0] if isinstance(predictions, tuple) else predictions
-    return torch.from_numpy(logits).float().sigmoid().numpy()
+    logits = torch.from_numpy(predictions[0] if isinstance(predictions, tuple) else predictions).float()
+    return (logits.softmax(-1) if problem_type == "single_label_classification" else logits.sigmoid()).numpy()
 
 
-def default_metrics(prediction: EvalPrediction) -> dict[str, float]:
+def default_metrics(prediction: EvalPrediction, problem_type: str | None = None) -> dict[str, float]:
     """`multilabel_metrics` of what the Trainer gathers. Labels may be class ids (N,) of images with one label each."""
-    scores, labels = prediction_scores(prediction.predictions), np.asarray(prediction.label_ids)
+    scores, labels = prediction_scores(prediction.predictions, problem_type), np.asarray(prediction.label_ids)
     if labels.ndim == 1:
         labels = np.eye(scores.shape[1])[labels] if scores.shape[1] > 1 else labels[:, None]
     return multilabel_metrics(scores, labels)

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 from datasets import Dataset
+from datasets import Image as ImageFeature
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 from torch import Tensor, nn
@@ -22,7 +23,8 @@ from tqdm.auto import tqdm
 from transformers import BaseImageProcessor
 
 from .data.checks import image_suffixes
-from .modeling.image_processing_gkgnet import to_mode_of
+from .data.pictures import picture_reader
+from .modeling.image_processing_gkgnet import to_pixel_values
 from .modeling.modeling_gkgnet import GKGNetForImageClassification
 
 __all__ = ["find_images", "load_model", "model_label_names", "predict", "predict_scores"]
@@ -175,7 +177,7 @@ def _check_images(images: Images) -> Any:
     if isinstance(images, Dataset):
         if "image" not in images.column_names:
             raise ValueError(f"The dataset must have a column image, it has {', '.join(images.column_names)}")
-        return images.with_format(None).select_columns("image")
+        return images.with_format(None).select_columns("image").cast_column("image", ImageFeature(decode=False))
     if isinstance(images, str) or not isinstance(images, Sequence):
         raise TypeError(f"images must be a sequence of paths and images, or a Dataset, got {type(images).__name__}")
     for image in images:
@@ -190,15 +192,9 @@ def read_images(processor: BaseImageProcessor, items: Sequence[Any]) -> Tensor:
     Raises:
         ValueError: for what cannot be read as an image.
     """
-    images = [_read(processor, item["image"] if isinstance(item, Mapping) else item) for item in items]
-    return processor(images, return_tensors="pt")["pixel_values"]
-
-
-def _read(processor: BaseImageProcessor, image: str | os.PathLike[str] | Image.Image) -> Image.Image:
-    try:
-        return to_mode_of(processor, image if isinstance(image, Image.Image) else Image.open(image))
-    except Exception as error:  # Pillow has a kind for every format
-        raise ValueError(f"{image} cannot be read as an image: {error}") from error
+    read = picture_reader(processor)
+    images = [item["image"] if isinstance(item, Mapping) else item for item in items]
+    return to_pixel_values(processor, [image if isinstance(image, Image.Image) else read(image) for image in images])
 
 
 @torch.inference_mode()

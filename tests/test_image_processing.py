@@ -82,7 +82,7 @@ def test_more_channels_need_images_that_have_them():
     processor = create_image_processor(GKGNetConfig(num_channels=5, image_size=64))
     image = np.zeros((5, 64, 64), dtype=np.uint8)
     assert processor(image, input_data_format="channels_first", return_tensors="pt")["pixel_values"].shape[1] == 5
-    message = "Images are read with 1 or 3 channels, the image processor has a mean for 5"
+    message = "takes 5 channels, the image has the shape"
     model = GKGNetForImageClassification(small_config(num_channels=5))
     for read in (lambda: predict_scores(model, processor, [picture()]), lambda: train_transform(processor)(picture())):
         with pytest.raises(ValueError, match=message):

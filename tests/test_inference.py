@@ -109,7 +109,7 @@ def test_images_are_read_a_batch_at_a_time(model, processor, photos, monkeypatch
         opened.append(image)
         return PILImage.new("RGB", (8, 8))
 
-    monkeypatch.setattr("gkgnet_hf.predict.Image.open", load)
+    monkeypatch.setattr("gkgnet_hf.predict.picture_reader", lambda processor: load)
     hook = model.register_forward_hook(lambda *_: seen.append(len(opened)))
     predict_scores(model, processor, photos, batch_size=3)
     hook.remove()
@@ -181,7 +181,7 @@ def test_unusable_images_are_one_clear_error(model, processor, photos, tmp_path,
     with pytest.raises(FileNotFoundError, match=r"nowhere\.png"):
         predict_scores(model, processor, [photos[0], tmp_path / "nowhere.png"])
     (tmp_path / "cut.png").write_bytes(photos[0].read_bytes()[:900])
-    with pytest.raises(ValueError, match=r"cut\.png cannot be read as an image"):
+    with pytest.raises(ValueError, match=r"cut\.png: the file is cut off"):
         predict_scores(model, processor, [tmp_path / "cut.png"])
     with pytest.raises(TypeError, match="got str"):
         predict_scores(model, processor, "photo.png")

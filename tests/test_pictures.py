@@ -12,9 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from datasets import Dataset
+from datasets import Image as ImageFeature
 from huggingface_hub import constants
 from PIL import Image, ImageDraw
+from transformers import ViTImageProcessor
 
+from gkgnet_hf import GKGNetConfig, create_image_processor
 from gkgnet_hf.data import pictures
 from gkgnet_hf.data.pictures import (
     PLUGIN_SUFFIXES,
@@ -23,6 +28,15 @@ from gkgnet_hf.data.pictures import (
     PictureError,
     check_pictures,
     open_picture,
+    picture_reader,
+)
+from gkgnet_hf.predict import read_images
+from gkgnet_hf.training.transforms import (
+    TransformedDataset,
+    eval_transform,
+    fit_mean_and_std,
+    train_transform,
+    transform_stream,
 )
 
 RED, GREEN, BLUE = (240, 20, 20), (20, 230, 40), (30, 60, 160)
@@ -429,3 +443,71 @@ def test_a_colour_png_of_twelve_bits_in_sixteen_is_refused_not_black():
 
     assert "12 bits in 16" in problem(stored(16))
     assert_shows_scene(open_picture(stored(256)))
+
+
+@pytest.fixture(scope="module")
+def processor() -> ViTImageProcessor:
+    return create_image_processor(GKGNetConfig(image_size=64))
+
+
+def odd_pictures(folder: Path) -> list[Path]:
+    """Pictures that `Image.open` alone would give black, refuse, or decode whole."""
+    scene().resize((1536, 1024)).save(folder / "large.jpg", quality=95)
+    values = np.asarray(scene("L")).astype(np.float32) / 255
+    Image.fromarray(values).save(folder / "float.tiff")
+    Image.fromarray((values * 4095).astype(np.uint16)).save(folder / "twelve.png")
+    return sorted(folder.iterdir())
+
+
+def test_training_evaluation_and_prediction_read_the_same_pixels(tmp_path, processor):
+    paths = odd_pictures(tmp_path)
+    rows = {"image": [str(path) for path in paths], "labels": [[1.0]] * len(paths)}
+    dataset = Dataset.from_dict(rows).cast_column("image", ImageFeature())
+    transform, read = eval_transform(processor), picture_reader(processor)
+    predicted = read_images(processor, paths)
+    for values in (
+        [TransformedDataset(dataset, transform, read=read)[i]["pixel_values"] for i in range(len(paths))],
+        [row["pixel_values"] for row in transform_stream(dataset.to_iterable_dataset(), transform, read)],
+        list(read_images(processor, [open_picture(path, 128) for path in paths])),
+    ):
+        torch.testing.assert_close(torch.stack(values), predicted)
+    assert predicted.flatten(1).std(1).min() > 0.3  # none is black
+
+
+def test_a_picture_larger_than_pillow_takes_is_shrunk_and_trained_on(tmp_path, processor, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500_000)
+    scene().resize((3072, 2048)).save(tmp_path / "large.jpg")
+    rows = {"image": [str(tmp_path / "large.jpg")], "labels": [[1.0]]}
+    dataset = Dataset.from_dict(rows).cast_column("image", ImageFeature())
+    train = TransformedDataset(dataset, train_transform(processor), read=picture_reader(processor))
+    assert train[0]["pixel_values"].shape == (3, 64, 64)
+
+
+def test_an_image_that_breaks_in_training_is_named(tmp_path, processor):
+    (tmp_path / "broken.jpg").write_bytes(b"hello")
+    rows = {"image": [str(tmp_path / "broken.jpg")], "labels": [[1.0]]}
+    dataset = Dataset.from_dict(rows).cast_column("image", ImageFeature())
+    with pytest.raises(ValueError, match=r"broken\.jpg: it is not a picture of a known format"):
+        TransformedDataset(dataset, eval_transform(processor))[0]
+
+
+@pytest.mark.parametrize("augmentation", ["paper", "light", "none"])
+def test_bands_are_scaled_by_their_mean_and_deviation(tmp_path, augmentation):
+    tifffile = pytest.importorskip("tifffile")
+    rng = np.random.default_rng(0)
+    paths = [tmp_path / f"{i}.tif" for i in range(6)]
+    for path in paths:
+        bands = rng.normal([[[3000]], [[500]], [[8000]], [[100]], [[1]]], [[[900]], [[50]], [[10]], [[30]], [[0.1]]])
+        tifffile.imwrite(path, rng.permuted(np.float32(bands + np.zeros((5, 80, 80))), axis=1), planarconfig="separate")
+    rows = {"image": [str(path) for path in paths], "labels": [[1.0]] * 6}
+    dataset = Dataset.from_dict(rows).cast_column("image", ImageFeature())
+    processor = create_image_processor(GKGNetConfig(image_size=64, num_channels=5))
+    fit_mean_and_std(processor, dataset)
+    transform = train_transform(processor, augmentation)
+    train = TransformedDataset(dataset, transform, read=picture_reader(processor))
+    values = torch.stack([train[i]["pixel_values"] for i in range(6)])
+    assert values.shape == (6, 5, 64, 64)
+    assert values.abs().mean() < 2
+    torch.testing.assert_close(
+        read_images(processor, paths)[0], eval_transform(processor)(open_picture(paths[0], None, 5))
+    )

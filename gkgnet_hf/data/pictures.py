@@ -7,7 +7,7 @@ import sqlite3
 import stat
 import struct
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import cache, partial
@@ -15,7 +15,7 @@ from hashlib import blake2b
 from io import BytesIO
 from itertools import islice
 from pathlib import PurePath
-from typing import BinaryIO, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 import fsspec
 import numpy as np
@@ -23,12 +23,13 @@ from huggingface_hub import constants
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps, TiffImagePlugin, features
 from tqdm.auto import tqdm
+from transformers import BaseImageProcessor
 
-from ..modeling.image_processing_gkgnet import to_eight_bits, to_rgb
+from ..modeling.image_processing_gkgnet import num_channels_of, to_eight_bits, to_rgb
 
 logger = logging.getLogger(__name__)
 
-PictureFile: TypeAlias = str | os.PathLike[str] | bytes
+PictureFile: TypeAlias = str | os.PathLike[str] | bytes | Mapping[str, Any]
 
 # In the order in which they are tried; TGA files have no signature. No format that another program decodes (EPS, WMF).
 FORMATS = (
@@ -93,7 +94,8 @@ def open_picture(file: PictureFile, size: int | None = None, num_channels: int =
     transparent becomes white, and values of 16 and 32 bits are scaled to 8 as `to_eight_bits` says.
 
     Args:
-        file: a path, a URL that fsspec opens (`zip://a.jpg::photos.zip`), or the content of the file.
+        file: a path, a URL that fsspec opens (`zip://a.jpg::photos.zip`), the content of the file, or a row of an
+            `Image(decode=False)` column of datasets: a dict of `path` and `bytes`.
         size: pixels that the shorter side must have at least. A JPEG file that is far larger is shrunk while it is
             decoded, to no less than twice as many. Other formats are decoded whole. Default: whole.
         num_channels: 3 gives an RGB image, 1 a grey one (`L`). Any other number gives an array (H, W, num_channels)
@@ -113,6 +115,22 @@ def open_picture(file: PictureFile, size: int | None = None, num_channels: int =
         return _read_header(stream, size, num_channels).decode()
 
 
+def picture_reader(processor: BaseImageProcessor) -> Callable[[PictureFile], Image.Image | NDArray[np.number]]:
+    """`open_picture` for what an image processor takes: its number of channels, and enough pixels for its size.
+
+    Crops of a quarter of a picture still have the processor's size, however large the picture is.
+
+    >>> from transformers import ViTImageProcessor
+    >>> content = BytesIO()
+    >>> Image.new("RGB", (4000, 3000)).save(content, "jpeg")
+    >>> picture_reader(ViTImageProcessor(size={"height": 224, "width": 224}))(content.getvalue()).size
+    (2000, 1500)
+    """
+    size: Any = getattr(processor, "size", None) or {}
+    sides = [side for side in dict(size).values() if side]
+    return partial(open_picture, size=2 * max(sides) if sides else None, num_channels=num_channels_of(processor))
+
+
 def check_pictures(
     files: Iterable[PictureFile],
     num_channels: int = 3,
@@ -126,7 +144,7 @@ def check_pictures(
     page is used.
 
     Args:
-        files: paths, URLs or contents, as for `open_picture`. An iterator may make them: a thousand are in memory.
+        files: as for `open_picture`. An iterator may make them: a thousand are in memory.
         num_channels: as for `open_picture`.
         num_workers: threads that decode; default, one per core. All of them together hold no more pixels than one
             picture may have.
@@ -264,9 +282,10 @@ class _GoodFiles:
 
 def _cache_key(file: PictureFile, num_channels: int) -> bytes | None:
     """What a file that has not changed is known by; None for what is no local file."""
-    if isinstance(file, bytes) or "://" in os.fspath(file):
+    path = _path_or_bytes(file)
+    if isinstance(path, bytes) or "://" in path:
         return None
-    path = os.path.abspath(file)
+    path = os.path.abspath(path)
     try:
         status = os.stat(path)
     except (OSError, ValueError):
@@ -278,10 +297,10 @@ def _cache_key(file: PictureFile, num_channels: int) -> bytes | None:
 @contextmanager
 def _opened(file: PictureFile) -> Iterator[BinaryIO]:
     """The bytes of a picture."""
-    if isinstance(file, bytes):
-        yield BytesIO(file)
+    path = _path_or_bytes(file)
+    if isinstance(path, bytes):
+        yield BytesIO(path)
         return
-    path = os.fspath(file)
     if PurePath(path).suffix.lower() in RAW_SUFFIXES:  # many are TIFF files with a tiny picture in front
         raise PictureError("raw camera files are not read; export it as JPEG")
     if "://" in path:
@@ -323,7 +342,15 @@ def _problem(error: Exception) -> str:
     return f"the file is damaged: {said or type(error).__name__}"
 
 
+def _path_or_bytes(file: PictureFile) -> str | bytes:
+    if isinstance(file, Mapping):
+        file = file["path"] or "" if file["bytes"] is None else file["bytes"]
+    return file if isinstance(file, bytes) else os.fspath(file)
+
+
 def _name(file: PictureFile) -> str:
+    if isinstance(file, Mapping):
+        return file["path"] or ""
     return "" if isinstance(file, bytes) else os.fspath(file)
 
 

@@ -1,8 +1,12 @@
 """GKGNet's preprocessing, by transformers' stock ViT processor."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+from torch import Tensor
 from transformers import BaseImageProcessor, ViTImageProcessor
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, PILImageResampling
 
@@ -33,19 +37,44 @@ def create_image_processor(config: GKGNetConfig) -> ViTImageProcessor:
     )
 
 
-def to_mode_of(processor: BaseImageProcessor, image: Image.Image) -> Image.Image:
-    """The image as `processor` takes it: `to_rgb(image)`, or its grey levels for a processor of one channel.
+def to_mode_of(
+    processor: BaseImageProcessor, image: Image.Image | NDArray[np.number]
+) -> Image.Image | NDArray[np.float32]:
+    """The image as `processor` takes it.
+
+    Returns:
+        `to_rgb(image)`; for a processor of one channel its grey levels; for another number of channels the array
+        (H, W, channels) that the image must be, as float32.
 
     Raises:
-        ValueError: for a processor of another number of channels.
+        ValueError: for an image of another number of channels.
 
     >>> to_mode_of(create_image_processor(GKGNetConfig(num_channels=1)), Image.new("RGBA", (1, 1))).mode
     'L'
     """
-    channels = len(getattr(processor, "image_mean", None) or "RGB")
-    if channels not in (1, 3):
-        raise ValueError(f"Images are read with 1 or 3 channels, the image processor has a mean for {channels}")
-    return to_rgb(image) if channels == 3 else to_rgb(image).convert("L")
+    channels = num_channels_of(processor)
+    if channels in (1, 3) and isinstance(image, Image.Image):
+        return to_rgb(image) if channels == 3 else to_rgb(image).convert("L")
+    values = np.asarray(image, dtype=np.float32)
+    if values.ndim != 3 or values.shape[-1] != channels:
+        raise ValueError(f"The image processor takes {channels} channels, the image has the shape {values.shape}")
+    return values
+
+
+def to_pixel_values(processor: BaseImageProcessor, images: Sequence[Image.Image | NDArray[np.number]]) -> Tensor:
+    """Images of any mode → what the model takes, (B, channels, H, W) float32. Raises as `to_mode_of`.
+
+    >>> to_pixel_values(create_image_processor(GKGNetConfig(num_channels=5)), [np.zeros((20, 30, 5), np.uint16)]).shape
+    torch.Size([1, 5, 224, 224])
+    """
+    prepared: Any = [to_mode_of(processor, image) for image in images]
+    layout: Any = {} if isinstance(prepared[0], Image.Image) else {"input_data_format": "channels_last"}
+    return processor(prepared, return_tensors="pt", **layout)["pixel_values"]
+
+
+def num_channels_of(processor: BaseImageProcessor) -> int:
+    """The channels that an image processor takes: as many as it has means."""
+    return len(getattr(processor, "image_mean", None) or "RGB")
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -14,6 +14,7 @@ from transformers import set_seed
 
 from ..data.checks import drop_bad_images, find_bad_images
 from ..data.columns import label_names
+from ..data.pictures import picture_reader
 from ..data.sources import load_multilabel_dataset
 from ..data.summary import summarize
 from ..evaluation.results import evaluate_scores, label_areas
@@ -25,7 +26,16 @@ from ..predict import model_label_names
 from .initialize import create_model
 from .recipe import Recipe
 from .trainer import MultiLabelTrainer, prediction_scores
-from .transforms import Transform, TransformedDataset, eval_transform, oversample, train_transform, transform_stream
+from .transforms import (
+    Read,
+    Transform,
+    TransformedDataset,
+    eval_transform,
+    fit_mean_and_std,
+    oversample,
+    train_transform,
+    transform_stream,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -124,7 +134,9 @@ def build_trainer(
         **(recipe.model.config or {}),
     )
     processor = create_image_processor(model.config)
-    seed = recipe.training.seed
+    if model.config.num_channels not in (1, 3):
+        fit_mean_and_std(processor, train)
+    seed, read = recipe.training.seed, picture_reader(processor)
     if isinstance(train, IterableDataset):
         train = train.shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER)
     elif recipe.data.oversample_threshold is not None:
@@ -132,8 +144,8 @@ def build_trainer(
     return MultiLabelTrainer(
         model=model,
         args=recipe.training,
-        train_dataset=_transformed(train, train_transform(processor, recipe.data.augmentation), seed),
-        eval_dataset=None if validation is None else _transformed(validation, eval_transform(processor), seed),
+        train_dataset=_transformed(train, train_transform(processor, recipe.data.augmentation), seed, read),
+        eval_dataset=None if validation is None else _transformed(validation, eval_transform(processor), seed, read),
         processing_class=processor,
     )
 
@@ -190,8 +202,8 @@ def _prepare_output(recipe: Recipe) -> Path:
 
 
 def _transformed(
-    dataset: Dataset | IterableDataset, transform: Transform, seed: int
+    dataset: Dataset | IterableDataset, transform: Transform, seed: int, read: Read
 ) -> TransformedDataset | IterableDataset:
     if isinstance(dataset, IterableDataset):
-        return transform_stream(dataset, transform)
-    return TransformedDataset(dataset, transform, seed)
+        return transform_stream(dataset, transform, read)
+    return TransformedDataset(dataset, transform, seed, read)

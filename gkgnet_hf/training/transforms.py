@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset, IterableDataset
+from datasets import Image as ImageFeature
 from PIL import Image
 from torch import Tensor
 from torch.distributions import Beta
@@ -14,9 +15,11 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 from transformers import ViTImageProcessor
 
-from ..modeling.image_processing_gkgnet import to_mode_of
+from ..data.pictures import open_picture, picture_reader
+from ..modeling.image_processing_gkgnet import num_channels_of, to_mode_of, to_pixel_values
 
-Transform = Callable[[Image.Image], Tensor]
+Transform = Callable[[Any], Tensor]
+Read = Callable[[Any], Any]
 AUGMENTATIONS = ("paper", "light", "none")
 BICUBIC = v2.InterpolationMode.BICUBIC
 
@@ -28,11 +31,12 @@ def train_transform(processor: ViTImageProcessor, augmentation: str = "paper") -
         processor: the model's image processor.
         augmentation: "paper": CropMix or a plain resize, flip, erasing, colour jitter, TrivialAugment
             (https://arxiv.org/abs/2103.10158). "light": a crop of at least half the image, flip and mild jitter, for
-            few labels and few images. "none": `eval_transform`.
+            few labels and few images. "none": `eval_transform`. Channels that are no colours, any number but 1 and 3,
+            are cropped and flipped, whichever of the first two it is.
 
     Returns:
-        Function from a PIL image of any mode to (3, H, W) float32, or (1, H, W) for a processor of one channel; its
-        randomness is torch's.
+        Function from a PIL image of any mode to (3, H, W) float32, or (1, H, W) for a processor of one channel; for
+        another number of channels from an array (H, W, channels). Its randomness is torch's.
 
     Raises:
         ValueError: for another augmentation, or a processor that does not resize to a height and a width.
@@ -47,7 +51,12 @@ def train_transform(processor: ViTImageProcessor, augmentation: str = "paper") -
     if augmentation == "none":
         return eval_transform(processor)
     size, mean, std = _size(processor), processor.image_mean, processor.image_std
-    if augmentation == "paper":
+    if num_channels_of(processor) not in (1, 3):
+        augment = [
+            v2.RandomResizedCrop(size, scale=(0.5, 1.0), interpolation=BICUBIC),
+            v2.RandomHorizontalFlip(),
+        ]
+    elif augmentation == "paper":
         augment = [
             v2.RandomChoice([CropMix(size), v2.Resize(size, BICUBIC)]),
             v2.RandomHorizontalFlip(),
@@ -66,16 +75,38 @@ def train_transform(processor: ViTImageProcessor, augmentation: str = "paper") -
             v2.PILToTensor(),
         ]
     normalize = [v2.ToDtype(torch.float32), v2.Normalize([255 * m for m in mean], [255 * s for s in std], inplace=True)]
-    return v2.Compose([partial(to_mode_of, processor), v2.PILToTensor(), *augment, torch.Tensor.contiguous, *normalize])
+    return v2.Compose([partial(_to_tensor, processor), *augment, torch.Tensor.contiguous, *normalize])
+
+
+def _to_tensor(processor: ViTImageProcessor, image: Any) -> Tensor:
+    image = to_mode_of(processor, image)
+    return F.pil_to_tensor(image) if isinstance(image, Image.Image) else torch.from_numpy(image).permute(2, 0, 1)
 
 
 def eval_transform(processor: ViTImageProcessor) -> Transform:
-    """The image processor itself, as a function from a PIL image of any mode to (3, H, W) float32."""
+    """The image processor itself, as a function of what `train_transform`'s takes to (channels, H, W) float32."""
     return partial(_process, processor=processor)
 
 
-def _process(image: Image.Image, processor: ViTImageProcessor) -> Tensor:
-    return processor(images=[to_mode_of(processor, image)], return_tensors="pt")["pixel_values"][0]
+def _process(image: Any, processor: ViTImageProcessor) -> Tensor:
+    return to_pixel_values(processor, [image])[0]
+
+
+def fit_mean_and_std(processor: ViTImageProcessor, dataset: Dataset | IterableDataset, num_images: int = 200) -> None:
+    """Set an image processor's mean and deviation of every channel to those of a dataset's first images.
+
+    Args:
+        processor: what is changed; its number of means is that of the channels.
+        dataset: with a column `image`, in random order or alike throughout.
+        num_images: how many are read.
+    """
+    read = picture_reader(processor)
+    rows = dataset.select_columns("image").cast_column("image", ImageFeature(decode=False)).take(num_images)
+    arrays = (np.asarray(to_mode_of(processor, read(row["image"]))) for row in rows)
+    moments = [[np.mean(array, (0, 1)), np.mean(np.square(array, dtype=np.float64), (0, 1))] for array in arrays]
+    mean, square = np.mean(moments, axis=0)
+    processor.image_mean = (mean / 255).tolist()  # the processor divides by 255 first
+    processor.image_std = np.maximum(np.sqrt(np.maximum(square - mean**2, 0)) / 255, 1e-6).tolist()
 
 
 def _size(processor: ViTImageProcessor) -> tuple[int, int]:
@@ -95,11 +126,12 @@ class TransformedDataset(torch.utils.data.Dataset):
         dataset: with columns `image` and `labels`; others are not read.
         transform: from a PIL image to a tensor, for instance of `train_transform`.
         seed: of the transform.
+        read: what opens an image; `picture_reader(processor)` decodes large ones no larger than needed.
 
     Item i is {"pixel_values": what the transform made, "labels": (L,) float32}.
 
     Raises:
-        ValueError: if a column is missing.
+        ValueError: if a column is missing; for an image that cannot be read, when its item is.
 
     Example:
 
@@ -107,12 +139,13 @@ class TransformedDataset(torch.utils.data.Dataset):
         train[0]["pixel_values"].shape  # (3, 224, 224)
     """
 
-    def __init__(self, dataset: Dataset, transform: Transform, seed: int = 0):
+    def __init__(self, dataset: Dataset, transform: Transform, seed: int = 0, read: Read = open_picture):
         missing = [name for name in ("image", "labels") if name not in dataset.column_names]
         if missing:
             raise ValueError(f"The dataset has no column {' and '.join(missing)}, it has {dataset.column_names}")
-        self.dataset = dataset.select_columns(["image", "labels"])
+        self.dataset = dataset.select_columns(["image", "labels"]).cast_column("image", ImageFeature(decode=False))
         self.transform = transform
+        self.read = read
         self.seed = seed
         # Shared, because workers that outlive an epoch hold a copy of this object.
         self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()
@@ -130,10 +163,10 @@ class TransformedDataset(torch.utils.data.Dataset):
         with torch.random.fork_rng(devices=[]):
             # Not torch.manual_seed, which would seed the accelerator of the model too.
             torch.default_generator.manual_seed(seed_of(self.seed, int(self.epoch), index))
-            return _transformed(row, self.transform)
+            return _transformed(row, self.transform, self.read)
 
 
-def transform_stream(dataset: IterableDataset, transform: Transform) -> IterableDataset:
+def transform_stream(dataset: IterableDataset, transform: Transform, read: Read = open_picture) -> IterableDataset:
     """What `TransformedDataset` gives, for a streamed dataset: nothing is read before it is asked for.
 
     A stream has no indices, so the random numbers are those of the process that reads it.
@@ -142,8 +175,8 @@ def transform_stream(dataset: IterableDataset, transform: Transform) -> Iterable
 
         stream = transform_stream(load_dataset("me/photos", split="train", streaming=True), transform)
     """
-    rows = dataset.select_columns(["image", "labels"])
-    return rows.map(_transformed, remove_columns=["image"], fn_kwargs={"transform": transform})
+    rows = dataset.select_columns(["image", "labels"]).cast_column("image", ImageFeature(decode=False))
+    return rows.map(_transformed, remove_columns=["image"], fn_kwargs={"transform": transform, "read": read})
 
 
 def seed_of(*numbers: int) -> int:
@@ -151,9 +184,9 @@ def seed_of(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
 
 
-def _transformed(row: dict[str, Any], transform: Transform) -> dict[str, Tensor]:
+def _transformed(row: dict[str, Any], transform: Transform, read: Read) -> dict[str, Tensor]:
     return {
-        "pixel_values": transform(row["image"]),
+        "pixel_values": transform(read(row["image"])),
         "labels": torch.tensor(row["labels"], dtype=torch.float32),
     }
 

@@ -100,7 +100,7 @@ def test_a_search_over_hyperparameters_starts_each_trial_anew(tmp_path, monkeypa
 
 
 def test_plain_training_arguments_train_and_evaluate(tmp_path):
-    trainer = build_trainer(tmp_path, args=TrainingArguments, label_names=["labels"], max_steps=1)
+    trainer = build_trainer(tmp_path, args=TrainingArguments, max_steps=1)
     trainer.train()
     assert 0 <= trainer.evaluate()["eval_mAP"] <= 100
 

@@ -37,9 +37,6 @@ class MultiLabelTrainingArguments(TrainingArguments):
     remove_unused_columns: bool = field(
         default=False, metadata={"help": "Kept off: the dataset's transform makes pixel_values when an item is read."}
     )
-    label_names: list[str] | None = field(
-        default_factory=lambda: ["labels"], metadata={"help": "Columns that hold labels."}
-    )
     lr_step_epochs: list[float] | None = field(
         default=None,
         metadata={

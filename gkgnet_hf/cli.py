@@ -2,28 +2,32 @@
 
 import csv
 import dataclasses
+import inspect
 import io
 import json
 import logging
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
 import torch
 import typer
 from accelerate import PartialState
 from datasets import Dataset, Image
+from huggingface_hub import create_repo, upload_folder
 from huggingface_hub.errors import HTTPError, StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoImageProcessor, TrainingArguments, ViTImageProcessor
 
 from .data.checks import check_images
-from .data.columns import label_names
 from .data.digits import make_digits
+from .data.imagefolder import write_imagefolder
+from .data.inspection import describe, load_splits_to_inspect, write_contact_sheet
 from .data.label_sets import read_labels
-from .data.sources import load_multilabel_dataset
-from .data.summary import summarize
+from .data.labels import label_names
+from .data.sources import MultiLabelSource, load_multilabel_dataset
 from .evaluation.label_order import check_label_count, check_label_order
 from .evaluation.results import Evaluation
 from .evaluation.results import evaluate as evaluate_model
@@ -88,20 +92,60 @@ app.add_typer(data_app, name="data")
 
 Model = Annotated[str, typer.Argument(help="Folder of a model, or its name on the Hub.", show_default=False)]
 Source = Annotated[
-    str, typer.Argument(help="Folder (COCO, VOC, images), table, or name on the Hub.", show_default=False)
+    str, typer.Argument(help="Folder or file in a format of docs/data.md, or name on the Hub.", show_default=False)
 ]
 DatasetConfigName = Annotated[str | None, typer.Option(help="Configuration of a dataset on the Hub.")]
-ImageColumn = Annotated[str | None, typer.Option(help="Column of the images, where it is not found.")]
-LabelColumn = Annotated[
-    list[str] | None, typer.Option(help="Column of the labels; several times for one column per label.")
-]
-Separator = Annotated[str | None, typer.Option(help="What separates label names in one text column.")]
-KeepUnlabeled = Annotated[bool, typer.Option("--keep-unlabeled", help="Keep images without any label.")]
 OnBadImage = Annotated[
     Literal["error", "skip"], typer.Option(help="Stop at images that cannot be used, or name and skip them.")
 ]
 BatchSize = Annotated[int, typer.Option(min=1, help="Images the network sees at once.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON in place of the table.")]
+
+
+READ_OPTIONS: dict[str, tuple[Any, str]] = {
+    "image_column": (str | None, "Column of the images, where it is not found."),
+    "label_column": (list[str] | None, "Column of the labels; several times for one column per label."),
+    "separator": (str | None, "What separates label names in one text column; '' for one name a cell."),
+    "blank": (Literal["negative", "unknown"] | None, "What an empty cell in a column of answers means."),
+    "minus_one": (Literal["negative", "unknown", "positive"] | None, "What -1 in a column of answers means."),
+    "none_label": (str | None, "Name that says that an image has none of the labels, as 'No Finding'."),
+    "ignore_case": (bool, "Read label names that differ in case as one."),
+    "image_dir": (str | None, "Folder of the pictures that a table names, where it is not found."),
+    "image_suffix": (str | None, "What the names of pictures in a table lack, as .jpg."),
+    "encoding": (str | None, "Encoding of a table that is not UTF-8, as cp1252."),
+    "keep_unlabeled": (bool, "Keep images without any label."),
+    "on_bad_image": (Literal["error", "skip"], "Stop at images that cannot be used, or name and skip them."),
+}
+
+
+def _reads_data(command: Callable[..., None]) -> Callable[..., None]:
+    """A command with the options of a data set; they come as a dictionary in its argument `options`."""
+
+    def read(**given: Any) -> None:
+        options = {name: given.pop(name) for name in READ_OPTIONS}
+        command(**given, options={**options, "label_column": options["label_column"] or None})
+
+    shared = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            annotation=Annotated[
+                kind, typer.Option(*[f"--{name.replace('_', '-')}"] if kind is bool else [], help=text)
+            ],
+            default=False if kind is bool else "error" if name == "on_bad_image" else None,
+        )
+        for name, (kind, text) in READ_OPTIONS.items()
+    ]
+    hints = get_type_hints(command, include_extras=True)
+    own = [
+        parameter.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY)
+        for name, parameter in inspect.signature(command).parameters.items()
+        if name != "options"
+    ]
+    read.__signature__ = inspect.Signature([*own, *shared])  # type: ignore[attr-defined]
+    read.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *shared)}
+    read.__name__, read.__doc__ = command.__name__, command.__doc__
+    return read
 
 
 def _argument_list() -> str:
@@ -153,16 +197,13 @@ def train(
 
 
 @app.command()
+@_reads_data
 def evaluate(
     model: Model,
     dataset: Source,
     split: Annotated[str, typer.Option(help="Split, or all; a tenth where there is none.")] = "validation",
     dataset_config_name: DatasetConfigName = None,
-    image_column: ImageColumn = None,
-    label_column: LabelColumn = None,
-    separator: Separator = None,
-    keep_unlabeled: KeepUnlabeled = False,
-    on_bad_image: OnBadImage = "error",
+    options: dict[str, Any] = {},  # noqa: B006
     batch_size: BatchSize = 16,
     num_workers: Annotated[int, typer.Option(min=0, help="Processes that read images.")] = 0,
     as_json: AsJson = False,
@@ -182,18 +223,14 @@ def evaluate(
     if per_label and not per_label.absolute().parent.is_dir():
         raise FileNotFoundError(f"There is no folder {per_label.parent} to write {per_label.name} into")
     network, processor = _load(model)
-    data = load_multilabel_dataset(
-        dataset,
-        split,
-        dataset_config_name=dataset_config_name,
-        labels=model_label_names(network),
-        image_column=image_column,
-        label_column=label_column,
-        separator=separator,
-        keep_unlabeled=keep_unlabeled,
-        on_bad_image=on_bad_image,
-    )
-    result = evaluate_model(network, processor, check_images(data, on_bad_image, split=split), batch_size, num_workers)
+    labels = model_label_names(network)
+    source = MultiLabelSource(dataset, dataset_config_name, **{**options, "labels": labels})
+    data = source.load(split)
+    for sentence in source.assumptions:
+        logging.info("%s", sentence)
+    assert isinstance(data, Dataset)
+    data = check_images(data, options["on_bad_image"], split=source.split_read(split))
+    result = evaluate_model(network, processor, data, batch_size, num_workers)
     if fit:
         result = result.fitted(per_label=fit == "per-label")
         network.config.decision_threshold = result.threshold
@@ -335,31 +372,45 @@ def card(
     typer.echo(write_card(folder, repo_id=repo_id, license=license, datasets=dataset))
 
 
-@data_app.command()
-def inspect(
+@data_app.command("inspect")
+@_reads_data
+def inspect_data(
     dataset: Source,
-    split: Annotated[str | None, typer.Option(help="Split of the dataset (default: all of one that has none).")] = None,
+    split: Annotated[str | None, typer.Option(help="Split of the dataset (default: all that it has).")] = None,
     dataset_config_name: DatasetConfigName = None,
-    image_column: ImageColumn = None,
-    label_column: LabelColumn = None,
-    separator: Separator = None,
-    keep_unlabeled: KeepUnlabeled = False,
-    on_bad_image: OnBadImage = "error",
     check_data: Annotated[bool, typer.Option(help="Decode every image.")] = True,
+    preview: Annotated[
+        Path | None, typer.Option(metavar="FILE.png", help="Write a picture of 16 images with their labels.")
+    ] = None,
+    options: dict[str, Any] = {},  # noqa: B006
 ) -> None:
-    """Print what is understood of a data set: labels, images, labels per image, unknowns, rarest label."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    data = load_multilabel_dataset(
-        dataset,
-        split,
-        dataset_config_name=dataset_config_name,
-        image_column=image_column,
-        label_column=label_column,
-        separator=separator,
-        keep_unlabeled=keep_unlabeled,
-        on_bad_image=on_bad_image,
-    )
-    typer.echo(summarize(check_images(data, on_bad_image, split=split or "") if check_data else data))
+    """Print what is understood of a data set, and what was assumed where nothing says it."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    source = MultiLabelSource(dataset, dataset_config_name, **options)
+    datasets = load_splits_to_inspect(source, split, check_data)
+    typer.echo(describe(source, datasets))
+    if preview is not None:
+        typer.echo(f"\n{write_contact_sheet(datasets, preview)}")
+
+
+@data_app.command("convert")
+@_reads_data
+def convert_data(
+    dataset: Source,
+    out: Annotated[Path, typer.Argument(help="A new or empty folder.", show_default=False)],
+    dataset_config_name: DatasetConfigName = None,
+    push: Annotated[str | None, typer.Option(metavar="USER/NAME", help="Upload it to the Hub as this dataset.")] = None,
+    options: dict[str, Any] = {},  # noqa: B006
+) -> None:
+    """Write a data set as an imagefolder: for each split its pictures and a metadata.parquet."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    source = MultiLabelSource(dataset, dataset_config_name, **options)
+    typer.echo(write_imagefolder(source, out))
+    for sentence in source.assumptions:
+        typer.echo(f"assumed: {sentence}", err=True)
+    if push is not None:
+        create_repo(push, repo_type="dataset", exist_ok=True)
+        typer.echo(upload_folder(repo_id=push, repo_type="dataset", folder_path=out).commit_url)
 
 
 @data_app.command("make-digits")

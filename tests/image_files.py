@@ -11,7 +11,8 @@ def draw(path, shade=0):
 
 
 def column(dataset, name):
-    return dataset.select_columns(name)[:][name]
+    values = dataset.select_columns(name)[:][name]
+    return [value.tolist() if hasattr(value, "tolist") else value for value in values]
 
 
 def file_names(dataset):

@@ -5,10 +5,8 @@ import json
 import pytest
 from datasets import Image
 
-from gkgnet_hf.data.coco import load_coco
-from gkgnet_hf.data.columns import label_names
-from gkgnet_hf.data.sources import load_multilabel_dataset
-from gkgnet_hf.data.voc import VOC_LABELS, load_voc
+from gkgnet_hf.data import label_names, load_coco, load_multilabel_dataset, load_voc
+from gkgnet_hf.data.readers.voc import VOC_LABELS
 
 from .image_files import column, draw, file_names
 
@@ -221,17 +219,27 @@ def test_a_bad_voc_file_is_an_error_or_left_out(tmp_path, file, content, problem
     assert file_names(load_voc(root, on_bad_image="skip")) == ["000005.jpg"]
 
 
-def test_an_unknown_voc_label_is_a_bad_row(tmp_path):
-    write_voc(tmp_path, train={"1": [("unicorn", 0, (1, 1, 2, 2))], "2": [("cat", 0, (1, 1, 2, 2))]})
-    with pytest.raises(ValueError, match=r"row 0, .*1\.jpg: label 'unicorn' is not among the 20 label names"):
-        load_voc(tmp_path, "train")
+def test_own_labels_in_the_layout_of_voc_are_those_that_occur(tmp_path):
+    vest, helmet = [("vest", 0, (1, 1, 2, 2))], [("helmet", 0, (1, 1, 2, 2))]
+    write_voc(tmp_path, train={"1": vest, "2": vest}, val={"3": helmet})
+    for split, labels in {"train": [[0, 1], [0, 1]], "validation": [[1, 0]]}.items():
+        dataset = load_multilabel_dataset(tmp_path, split)
+        assert label_names(dataset) == ["helmet", "vest"]
+        assert column(dataset, "labels") == labels
 
 
-def test_voc_splits_have_their_usual_meaning(tmp_path):
-    write_voc(tmp_path / "VOC2007")
-    assert column(load_multilabel_dataset(tmp_path, "train"), "image_id") == ["000005", "000007"]
-    assert column(load_multilabel_dataset(tmp_path / "VOC2007", "validation"), "image_id") == ["000001"]
+def test_voc_splits_mean_what_they_are_called(tmp_path):
     cat, dog = [("cat", 0, (1, 1, 2, 2))], [("dog", 0, (1, 1, 2, 2))]
-    root = write_voc(tmp_path / "new" / "VOC2012", train={"1": cat}, val={"2": dog}, trainval={"1": cat, "2": dog})
-    assert column(load_multilabel_dataset(root, "train"), "image_id") == ["1"]
-    assert column(load_multilabel_dataset(root, "validation"), "image_id") == ["2"]
+    both = {"1": cat, "2": dog}
+    root = write_voc(tmp_path / "VOC2012", train={"1": cat}, val={"2": dog}, trainval=both, test={"3": cat})
+    for split, ids in {"train": ["1"], "validation": ["2"], "trainval": ["1", "2"], "test": ["3"]}.items():
+        assert column(load_multilabel_dataset(tmp_path, split), "image_id") == ids
+        assert column(load_multilabel_dataset(root, split), "image_id") == ids
+
+
+def test_voc_with_trainval_and_test_holds_validation_images_out_of_trainval(tmp_path):
+    cat, dog = [("cat", 0, (1, 1, 2, 2))], [("dog", 0, (1, 1, 2, 2))]
+    root = write_voc(tmp_path, trainval={str(i): [cat, dog][i % 2] for i in range(20)}, test={"99": cat})
+    ids = [column(load_multilabel_dataset(root, split), "image_id") for split in ("train", "validation")]
+    assert [len(found) for found in ids] == [18, 2]
+    assert sorted([*ids[0], *ids[1]]) == sorted(map(str, range(20)))

@@ -14,7 +14,7 @@ from transformers import TrainingArguments
 from gkgnet_hf import GKGNetForImageClassification
 from gkgnet_hf.cli import _argument_list
 from gkgnet_hf.data.digits import make_digits
-from gkgnet_hf.data.voc import VOC_LABELS
+from gkgnet_hf.data.readers.voc import VOC_LABELS
 from gkgnet_hf.training import (
     MultiLabelTrainer,
     MultiLabelTrainingArguments,

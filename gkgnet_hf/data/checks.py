@@ -4,24 +4,20 @@ import csv
 import logging
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from io import BytesIO
 from typing import Literal
 
-import fsspec
 import numpy as np
-import PIL.Image
-import PIL.ImageOps
 import pyarrow.compute as pc
 from datasets import Dataset, Image
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
+from .pictures import READABLE_SUFFIXES, check_pictures
+
 logger = logging.getLogger(__name__)
 
 OnBadImage = Literal["error", "skip"]
-CHUNK = 1000  # rows in memory at a time
 NO_IMAGE = "there is no image"
 MISSING = "the file is missing"
 
@@ -58,7 +54,7 @@ def report_bad_images(
 
     >>> report_bad_images([BadImage(3, "a.jpg", "the file is missing")])
     Traceback (most recent call last):
-    ValueError: 1 image cannot be used (on_bad_image="skip" leaves such images out):
+    ValueError: 1 image cannot be used (--on-bad-image skip leaves such images out):
       row 3, a.jpg: the file is missing
     """
     if on_bad_image not in ("error", "skip"):
@@ -68,7 +64,7 @@ def report_bad_images(
     count = "1 image" if len(bad) == 1 else f"{len(bad):,} images"
     first = "".join(f"\n  {image}" for image in bad[:5]) + ("\n  …" if len(bad) > 5 else "")
     if on_bad_image == "error":
-        raise ValueError(f'{count} cannot be used (on_bad_image="skip" leaves such images out):{first}')
+        raise ValueError(f"{count} cannot be used (--on-bad-image skip leaves such images out):{first}")
     logger.warning("%s left out:%s", count, first)
     if bad_images_file is not None:
         _append(bad, bad_images_file)
@@ -128,9 +124,7 @@ def check_images(
 
 
 def find_bad_images(dataset: Dataset, split: str = "") -> list[BadImage]:
-    """Decode every image once, in threads, keep none of them, and say which cannot be decoded.
-
-    JPEG images are decoded at an eighth of their size where the decoder can: every byte is read all the same.
+    """Decode every image once, on all cores, keep none of them, and say which cannot be decoded.
 
     Args:
         dataset: with a column `image`; rows are counted from 0 as they stand in it.
@@ -142,25 +136,27 @@ def find_bad_images(dataset: Dataset, split: str = "") -> list[BadImage]:
     if not isinstance(dataset, Dataset):
         raise TypeError(f"Images of a datasets.Dataset can be checked, got {type(dataset).__name__}")
     encoded = dataset.with_format(None).select_columns("image").cast_column("image", Image(decode=False))
-    bad = []
-    progress = tqdm(total=len(dataset), desc="Checking images", unit="image")
-    with progress, ThreadPoolExecutor() as threads:
-        for start in range(0, len(dataset), CHUNK):
-            images = encoded[start : start + CHUNK]["image"]
-            for row, (image, problem) in enumerate(zip(images, threads.map(image_problem, images), strict=True), start):
-                if problem:
-                    bad.append(BadImage(row, (image or {}).get("path") or "", problem, split))
-                progress.update()
-    return bad
+    paths, problems = image_files(dataset, repeated=False)
+    rows = [row for row in range(len(dataset)) if row not in problems]
+    progress = tqdm(rows, desc="Checking images", unit="image")
+    found = check_pictures(_content(encoded[row]["image"]) for row in progress)
+    problems |= {rows[place]: problem for place, problem in found.items()}
+    return [BadImage(row, paths[row], problems[row], split) for row in sorted(problems)]
 
 
-def image_files(dataset: Dataset) -> tuple[list[str], dict[int, str]]:
+def _content(image: dict) -> str | bytes:
+    """The bytes of an image that is not decoded, or its path."""
+    return image["bytes"] if image["bytes"] is not None else image["path"]
+
+
+def image_files(dataset: Dataset, repeated: bool = True) -> tuple[list[str], dict[int, str]]:
     """The path of each image, empty if it has none, and for each row without an image of its own what is wrong.
 
     Nothing is read.
 
     Args:
         dataset: with a column `image`.
+        repeated: whether a file that stands in a row before is wrong.
     """
     images = dataset.select_columns("image").with_format("arrow")[:]["image"]
     paths = [path or "" for path in pc.struct_field(images, "path").to_pylist()]
@@ -171,33 +167,18 @@ def image_files(dataset: Dataset) -> tuple[list[str], dict[int, str]]:
             problems[row] = NO_IMAGE
         elif "://" not in paths[row] and not os.path.isfile(paths[row]):
             problems[row] = MISSING
-        elif row_of.setdefault(paths[row], row) != row:
+        elif repeated and row_of.setdefault(paths[row], row) != row:
             problems[row] = f"the file stands in row {row_of[paths[row]]} already"
     return paths, problems
 
 
-def image_suffixes() -> set[str]:
+def image_suffixes() -> frozenset[str]:
     """The suffixes, with their dot and in lower case, of the image files that can be read."""
-    return {suffix for suffix, kind in PIL.Image.registered_extensions().items() if kind in PIL.Image.OPEN}
+    return READABLE_SUFFIXES
 
 
 def image_problem(image: dict | None) -> str | None:
     """Why an image that is not decoded, a dict of `path` and `bytes`, cannot be decoded; None if it can."""
-    path, content = (image.get("path"), image.get("bytes")) if image else (None, None)
-    if content is None and not path:
+    if not image or (image.get("bytes") is None and not image.get("path")):
         return NO_IMAGE
-    try:
-        if content is None:
-            with fsspec.open(path, "rb") as file:
-                content = file.read()
-        with PIL.Image.open(BytesIO(content)) as opened:
-            opened.draft(None, (max(1, opened.width // 8), max(1, opened.height // 8)))
-            opened.load()
-            PIL.ImageOps.exif_transpose(opened, in_place=True)
-    except FileNotFoundError:
-        return MISSING
-    except PIL.UnidentifiedImageError:
-        return "cannot be decoded: it is no image of a known format"
-    except Exception as error:  # PIL raises OSError, SyntaxError, ValueError, struct.error, DecompressionBombError, …
-        return f"cannot be decoded: {error!r}"
-    return None
+    return check_pictures([_content(image)]).get(0)

@@ -1,190 +1,95 @@
-"""The one shape of a multi-label dataset, and how any dataset is brought into it."""
+"""Which column of a table holds the images, which the labels, which the split; the others are named."""
 
-import logging
-import os
+import re
 from collections.abc import Mapping, Sequence
-from functools import partial
+from dataclasses import dataclass, field
 from typing import Any
 
-from datasets import ClassLabel, Dataset, Features, Image, IterableDataset, List, Value
+import pyarrow as pa
+from datasets import ClassLabel, Features, Image, LargeList, List, Value
 
-from .checks import BadImage, OnBadImage, image_files, keep_rows, report_bad_images
-from .label_columns import find_labels, is_multilabel
-from .labels import Labels, Unlabeled
-from .streaming import LabelStream
+from .cells import NO, YES, CellOptions, answer_share, cell_counts, dtype, is_blank, normal, object_features
+from .places import looks_like_picture
+from .splits import split_kind
 
-logger = logging.getLogger(__name__)
-
-SHAPE = ("image", "labels", "label_ids", "label_areas")
-IMAGE_COLUMNS = ("image", "file_name", "image_path", "path", "file", "filename")
-ROWS_AHEAD = 100  # of a stream, to see how its labels are written
-
-
-def multilabel_features(names: Sequence[str], areas: bool = False, extras: Mapping[str, Any] | None = None) -> Features:
-    """The features of a multi-label dataset.
-
-    Args:
-        names: the L label names.
-        areas: whether there is a column `label_areas`.
-        extras: features of further columns.
-
-    Returns:
-        `image` (decoded when read), `labels` ((L,) float32; 1 there, 0 not there, −1 unknown), `label_ids` (the labels
-        that are there, ascending, a list of ClassLabel with the names), with areas `label_areas` ((L,) float32; for
-        each label that is there the area in pixels² of its largest object, else 0), and the extras.
-
-    Raises:
-        ValueError: if there are no names, or one stands there twice.
-
-    >>> multilabel_features(["cat", "dog"])["label_ids"].feature.names
-    ['cat', 'dog']
-    """
-    names = list(names)
-    if not names:
-        raise ValueError("There must be at least one label name")
-    if len(set(names)) < len(names):
-        raise ValueError(
-            f"Label names must differ, {next(n for n in names if names.count(n) > 1)!r} stands there twice"
-        )
-    numbers = List(Value("float32"), length=len(names))
-    shape = {"image": Image(), "labels": numbers, "label_ids": List(ClassLabel(names=names))}
-    return Features(shape | ({"label_areas": numbers} if areas else {}) | dict(extras or {}))
+# Names of columns as `plain` writes them, the likeliest first.
+IMAGE_COLUMNS = (
+    "image", "images", "filename", "file", "filepath", "imagepath", "imagefile", "imagefilename", "imagename",
+    "imageindex", "img", "imgpath", "imgname", "imgfile", "imgid", "imageid", "fname", "path", "photo", "picture",
+    "pic", "name", "id", "uid", "key", "url", "imageurl", "uri", "src",
+)  # fmt: skip
+LABEL_COLUMNS = frozenset((
+    "label", "labels", "labelid", "labelids", "labelname", "labelnames", "classname", "classnames", "class", "classes",
+    "classid", "classids", "category", "categories", "categoryid", "categoryids", "tag", "tags", "target", "targets",
+    "genre", "genres", "annotation", "annotations", "attribute", "attributes", "attributeid", "attributeids", "objects",
+    "choice", "choices", "finding", "findings", "findinglabels", "concept", "concepts", "diagnosis", "keywords",
+    "groundtruth", "gt", "multilabel",
+))  # fmt: skip
+# With 0 and 1 alone a column of such a name may be one label, or hold the ids of two.
+ONE_OR_ANSWER = frozenset((
+    "label", "labels", "target", "targets", "class", "classes", "category", "annotation", "groundtruth", "gt",
+))  # fmt: skip
+SPLIT_COLUMNS = frozenset(("split", "splits", "set", "subset", "partition", "phase", "usage", "datasplit", "stage"))
+FLAG_COLUMNS = {"isvalid": "validation", "isval": "validation", "istest": "test", "istrain": "train"}
+CONFIDENCE_COLUMNS = frozenset((
+    "confidence", "presence", "present", "answer", "value", "verified", "score", "ispositive", "positive",
+))  # fmt: skip
+# What stands in tables beside the labels: never taken for a label unless it is named.
+OTHER_COLUMNS = frozenset((
+    "fold", "folds", "kfold", "index", "idx", "sex", "gender", "age", "patient", "patientid", "patientgender",
+    "patientage", "id", "uid", "width", "height", "annotationid", "annotator", "annotators", "createdat", "updatedat",
+    "leadtime", "source", "radid", "viewposition", "followup",
+))  # fmt: skip
+PARTITIONS = {"0": "train", "1": "validation", "2": "test"}
 
 
-def label_names(dataset: Dataset | IterableDataset) -> list[str]:
-    """The label names of a multi-label dataset, in the order of its `labels`.
-
-    Raises:
-        ValueError: if the dataset has not the shape of `multilabel_features`.
-
-    >>> features = Features({"label_ids": List(ClassLabel(names=["cat", "dog"]))})
-    >>> label_names(Dataset.from_dict({"label_ids": [[0], [0, 1]]}, features))
-    ['cat', 'dog']
-    """
-    feature = getattr((dataset.features or {}).get("label_ids"), "feature", None)
-    if not isinstance(feature, ClassLabel):
-        raise ValueError(
-            f"The dataset must have a column label_ids of ClassLabel (to_multilabel makes it), it has "
-            f"{list(dataset.features or [])}"
-        )
-    return list(feature.names)
+class NoLabelsError(ValueError):
+    """A table has no column that may hold labels."""
 
 
-def to_multilabel(
-    dataset: Dataset | IterableDataset,
-    *,
-    labels: Sequence[str] | None = None,
-    image_column: str | None = None,
-    label_column: str | Sequence[str] | None = None,
-    separator: str | None = None,
-    keep_unlabeled: bool = False,
-    on_bad_image: OnBadImage = "error",
-    bad_images_file: str | os.PathLike[str] | None = None,
-) -> Dataset | IterableDataset:
-    """Bring any dataset into the shape of `multilabel_features`, without decoding an image.
-
-    Labels are understood as a list of names, of ids or of ClassLabel; a multi-hot vector (1, 0, −1 unknown), or one
-    column per label with 1, 0, and −1 or empty for unknown; names in one string with a separator; one ClassLabel, id
-    or name; or objects (`{"category": [...], "area": [...], "bbox": [...]}` with boxes (x, y, width, height), or a list
-    of such structs), of which an image may have several of a label, or none: then it is left out. Lists of integers
-    that can be both are ids, as `[0, 1]` in every row.
-
-    A bad row is one with an unknown or a repeated label, no label, another value than an answer, no image file, or that
-    of a row before. Columns that are not used stay; if one stands in the way its name gets the prefix `original_`.
+@dataclass
+class Roles:
+    """What each column of a table is.
 
     Args:
-        dataset: one split. A stream is read 100 rows ahead to see how the labels are written, must say its label names
-            or be given them, and gets no `label_areas`; with `"skip"` every image is decoded once more, to see whether
-            it can be, and the rows left out are counted in the log.
-        labels: the names wanted, in this order. Labels with names of their own are sorted by name: what they lack is
-            unknown everywhere, what is not wanted is a bad row; of columns with one label each only those are read.
-            Ids and vectors without names are named in this order.
-        image_column: column of the images or their paths; default the Image column, or a path column by its name.
-        label_column: column of the labels, or several with one label each; default a guess by name, then all
-            columns with at least half of their values 0, 1 or −1; the log says which are not.
-        separator: between names in one string; default the first of `|`, `;`, `,` that occurs.
-        keep_unlabeled: keep images without a label.
-        on_bad_image, bad_images_file: what happens to bad rows, see `report_bad_images`.
+        image: column of the images or their paths.
+        labels: columns of the labels.
+        answers: whether each of them is one label, with answers in its cells.
+        confidence: column that says yes or no to the label of its row.
+        negatives: column of the labels that are known to be absent, where all others are unknown.
+        splits: column → split of each of its cells, as `normal` writes them.
+        others: the columns that are none of these.
+    """
+
+    image: str
+    labels: list[str]
+    answers: bool = False
+    confidence: str | None = None
+    negatives: str | None = None
+    splits: tuple[str, dict[str, str]] | None = None
+    others: list[str] = field(default_factory=list)
+
+
+def plain(name: str) -> str:
+    """A column's name in small letters and digits alone.
+
+    >>> plain("Image Index"), plain("file_name")
+    ('imageindex', 'filename')
+    """
+    return re.sub(r"[\W_]+", "", name.casefold())
+
+
+def find_image_column(features: Features, table: pa.Table | None = None, image_column: str | None = None) -> str:
+    """The column of the images.
+
+    The one given; else the only Image column; else the only column whose cells end like pictures; else by its name.
 
     Raises:
-        ValueError: for bad rows with `"error"`; if the columns cannot be told or read; if no row is left.
-        TypeError: if this is not one split of a dataset.
-
-    >>> animals = Dataset.from_dict({"image": [{"bytes": b"..."}], "tags": ["dog, cat"]}).cast_column("image", Image())
-    >>> animals = to_multilabel(animals)
-    >>> label_names(animals), animals.select_columns("labels")[0]
-    (['cat', 'dog'], {'labels': [1.0, 1.0]})
+        ValueError: if it cannot be told, or the one given holds no images.
     """
-    if isinstance(dataset, IterableDataset):
-        dataset = _typed(dataset)
-        values = _first_rows(dataset).__getitem__
-    elif isinstance(dataset, Dataset):
-        dataset = dataset.with_format(None)
-        values = partial(_column, dataset)
-    else:
-        raise TypeError(f"to_multilabel reads one split of a dataset, got {type(dataset).__name__}")
-    features = dataset.features
-    image = find_image_column(features, image_column)
-    whole = isinstance(dataset, Dataset)
-    others = Features({column: feature for column, feature in features.items() if column != image})
-    reader = find_labels(others, values, names=labels, label_column=label_column, separator=separator, whole=whole)
-    logger.info("Images are read from column %s, labels from %s", image, ", ".join(reader.columns))
-    names = list(labels) if labels and reader.declared else None
-    unlabeled: Unlabeled = "keep" if keep_unlabeled else "drop" if reader.objects else "bad"
-    renames = _renames(features, image, reader.columns)
-    shown = Image(mode=getattr(features[image], "mode", None))
-    if isinstance(dataset, IterableDataset):
-        stream = LabelStream(reader, renames, names, unlabeled, on_bad_image, bad_images_file)
-        extras = {new: features[old] for old, new in renames.items()} | {"image": shown}
-        shape = multilabel_features(names or reader.names, extras=extras)
-        encoded = dataset.decode(False)
-        if not isinstance(features[image], Image):
-            encoded = encoded.cast_column(image, Image(decode=False))
-        rows = encoded.map(
-            stream, batched=True, batch_size=ROWS_AHEAD, with_indices=True, remove_columns=list(features)
-        )
-        return rows.cast(shape)
-    found = reader.read({column: values(column) for column in reader.columns})
-    dataset = dataset.select_columns(list(renames)).rename_columns(renames).cast_column("image", shown)
-    return attach_labels(dataset, found, names, unlabeled, on_bad_image, bad_images_file)
-
-
-def attach_labels(
-    dataset: Dataset,
-    labels: Labels,
-    names: Sequence[str] | None = None,
-    unlabeled: Unlabeled = "drop",
-    on_bad_image: OnBadImage = "error",
-    bad_images_file: str | os.PathLike[str] | None = None,
-) -> Dataset:
-    """Give a dataset of images its label columns, and leave out what cannot be used.
-
-    Args:
-        dataset: with `image` and no column of labels.
-        labels: one row for each of the dataset.
-        names: the names wanted, see `to_multilabel`.
-        unlabeled: what becomes of images without a label.
-        on_bad_image, bad_images_file: what happens to bad rows, and to images whose file is missing.
-    """
-    labels, keep = labels.settle(names, unlabeled)
-    features = multilabel_features(labels.names, areas=labels.areas is not None)
-    for name, column in labels.to_arrow().items():
-        dataset = dataset.add_column(name, column, feature=features[name])
-    if not keep.all():
-        logger.info("%d images without labels are left out", (~keep).sum())
-    files, problems = image_files(dataset)
-    problems = {row: problem for row, problem in problems.items() if keep[row]} | labels.problems
-    bad = [BadImage(row, files[row], problems[row]) for row in sorted(problems)]
-    report_bad_images(bad, on_bad_image, bad_images_file)
-    keep[list(problems)] = False
-    return keep_rows(dataset, keep)
-
-
-def find_image_column(features: Features, image_column: str | None = None) -> str:
-    """The column of the images: the one given, else the only Image column, else one of paths or bytes by its name."""
     if image_column is not None:
         if image_column not in features:
-            raise ValueError(f"There is no column {image_column!r}, image_column can be any of {list(features)}")
+            raise ValueError(f"There is no column {image_column!r}, --image-column can be any of {shown(features)}")
         if not isinstance(features[image_column], Image) and not _encodes_image(features[image_column]):
             raise ValueError(f"Column {image_column!r} holds {features[image_column]}, neither images nor their paths")
         return image_column
@@ -192,39 +97,267 @@ def find_image_column(features: Features, image_column: str | None = None) -> st
     if len(images) == 1:
         return images[0]
     candidates = images or [column for column, feature in features.items() if _encodes_image(feature)]
-    named = [column for column in IMAGE_COLUMNS if column in candidates]
+    shown_columns = set() if table is None else set(table.column_names)
+    pictures = [c for c in candidates if c in shown_columns and _look_like_pictures(table[c])]  # type: ignore[index]
+    if len(pictures) == 1:
+        return pictures[0]
+    named = sorted(
+        (IMAGE_COLUMNS.index(plain(column)), column)
+        for column in pictures or candidates
+        if plain(column) in IMAGE_COLUMNS
+    )
     if not named:
         raise ValueError(
-            f"Cannot tell which of the columns {list(features)} holds the images; name it with image_column"
+            f"Cannot tell which of the columns {shown(features)} holds the images; name it with --image-column"
         )
-    return named[0]
+    return named[0][1]
+
+
+def find_roles(
+    features: Features,
+    table: pa.Table,
+    options: CellOptions,
+    image: str,
+    label_column: str | Sequence[str] | None,
+    names: Sequence[str] | None = None,
+) -> Roles:
+    """What each column is.
+
+    Args:
+        features: of all columns.
+        table: the columns but that of the images, as they are stored; all rows or the first ones.
+        options: that note what was assumed.
+        image: the column of the images.
+        label_column: the columns of the labels, if they are known.
+        names: the label names wanted, if they are known.
+
+    Raises:
+        ValueError: if the labels cannot be told.
+    """
+    columns = [column for column in table.column_names if column != image]
+    if label_column is not None:
+        wanted = [label_column] if isinstance(label_column, str) else list(label_column)
+        for column in wanted:
+            if column not in features:
+                raise ValueError(f"There is no column {column!r}, --label-column can be any of {shown(columns)}")
+        splits = _find_splits([c for c in columns if c not in wanted], features, table, options)
+        is_answers = len(wanted) > 1 or dtype(features[wanted[0]]) == "bool"
+        is_answers |= _is_answer(wanted[0], features, table) == 1
+        is_answers &= not isinstance(features[wanted[0]], ClassLabel)
+        others = [c for c in columns if c not in wanted and (splits is None or c != splits[0])]
+        roles = Roles(image, wanted, is_answers, splits=splits, others=others)
+        if not is_answers:
+            roles.confidence = _find_confidence(others, features, table)
+        return roles
+    empty = [column for column in columns if _is_empty(features[column], table[column])]
+    index = [column for column in columns if column not in empty and _is_index(column, features, table)]
+    splits = _find_splits([c for c in columns if c not in empty], features, table, options)
+    rest = [c for c in columns if c not in empty and c not in index and (splits is None or c != splits[0])]
+    named = [c for c in rest if plain(c) in LABEL_COLUMNS and _holds_labels(features[c])]
+    shares = {c: _is_answer(c, features, table) for c in rest if plain(c) not in OTHER_COLUMNS | SPLIT_COLUMNS}
+    flags = {c for c in rest if plain(c) in FLAG_COLUMNS}
+    answers = [c for c, share in shares.items() if share >= 0.5 and c not in named and c not in flags]
+    if names:
+        wanted = [name for name in names if name in rest and dtype(features[name])]
+        if wanted and not named:
+            answers = wanted
+    if named:
+        return _named_roles(image, named, answers, rest, splits, features, table, options)
+    if answers:
+        return _answer_roles(image, answers, shares, table, empty, rest, splits, names, options)
+    candidates = [c for c in rest if plain(c) not in OTHER_COLUMNS | SPLIT_COLUMNS and c not in flags]
+    candidates = [c for c in candidates if _holds_labels(features[c])]
+    if len(candidates) == 1:
+        options.assume(f"labels are read from column {candidates[0]!r}, the only one that is left")
+        return Roles(image, candidates, splits=splits, others=[c for c in rest if c != candidates[0]])
+    if not candidates:
+        raise NoLabelsError(
+            f"No column holds labels: beside the images ({image!r}) there are {shown(columns) or 'none'}"
+        )
+    raise ValueError(
+        f"Cannot tell which of the columns {shown(rest)} holds the labels; name it with --label-column (several times "
+        "where each label has its own column)"
+    )
+
+
+def _named_roles(
+    image: str,
+    named: list[str],
+    answers: list[str],
+    rest: list[str],
+    splits: tuple[str, dict[str, str]] | None,
+    features: Features,
+    table: pa.Table,
+    options: CellOptions,
+) -> Roles:
+    """Where a column is named like labels."""
+    named = _without_ids(named, table)
+    confidence = _find_confidence([c for c in rest if c not in named], features, table)
+    beside = [c for c in answers if c != confidence]
+    if len(named) > 1:
+        raise ValueError(f"The columns {shown(named)} may all hold the labels; name one with --label-column")
+    column = named[0]
+    if len(beside) > 1 or (beside and {normal(c) for c in beside} & cell_counts_safe(table[column], features[column])):
+        raise ValueError(
+            f"Column {column!r} may hold the labels, and so may the {len(beside)} columns {shown(beside)}: name them "
+            f"with --label-column {column}, or --label-column {beside[0]} and so on, one for each"
+        )
+    if plain(column) in ONE_OR_ANSWER and _is_answer(column, features, table) == 1 and not confidence:
+        raise ValueError(
+            f"Column {column!r} holds {shown(sorted(cell_counts(table[column])))}: pass --label-column {column} if it "
+            "is one label with answers, or write the names of the labels"
+        )
+    negatives = next(
+        (c for c in rest if plain(c) == "negativelabels" and isinstance(features[c], (List, LargeList))), None
+    )
+    if negatives:
+        options.assume(f"labels in column {negatives!r} are negative, those in neither column unknown")
+    others = [c for c in rest if c not in (column, confidence, negatives)]
+    options.assume(f"labels are read from column {column!r}")
+    if others:
+        options.assume(f"columns not read as labels: {shown(others)}")
+    return Roles(image, [column], confidence=confidence, negatives=negatives, splits=splits, others=others)
+
+
+def _answer_roles(
+    image: str,
+    answers: list[str],
+    shares: Mapping[str, float],
+    table: pa.Table,
+    empty: list[str],
+    rest: list[str],
+    splits: tuple[str, dict[str, str]] | None,
+    names: Sequence[str] | None,
+    options: CellOptions,
+) -> Roles:
+    """Where each label has a column of its own."""
+    others = [c for c in rest if c not in answers]
+    counts = [c for c in others if shares.get(c, 0.0) >= 0.2 and _has_zero(table[c])]
+    if counts and not names:
+        raise ValueError(
+            f"Column {counts[0]!r} stands beside columns of answers and holds other numbers too: make it 0 and 1 if it "
+            "is a label, or name the label columns with --label-column"
+        )
+    unexplained = [c for c in others if plain(c) not in OTHER_COLUMNS | SPLIT_COLUMNS | set(FLAG_COLUMNS)]
+    if len(answers) == 1 and unexplained and not names:
+        raise ValueError(
+            f"Only column {answers[0]!r} of {shown(rest)} holds answers (0 and 1): name the label columns with "
+            "--label-column"
+        )
+    if len(answers) == 1:
+        options.assume(f"there is one label, {answers[0]!r}, with answers in its column")
+    else:
+        options.assume(f"each of {len(answers)} columns is one label: {shown(answers)}")
+    if others or empty:
+        options.assume(f"columns not read as labels: {shown([*others, *(f'{c} (empty)' for c in empty if c)])}")
+    return Roles(image, answers, True, splits=splits, others=others)
+
+
+def _without_ids(named: list[str], table: pa.Table) -> list[str]:
+    """Columns named like labels, without those that only number the names of another."""
+    if len(named) < 2:
+        return named
+    scalar = [c for c in named if not pa.types.is_nested(table.schema.field(c).type)]
+    for column in scalar:
+        for other in scalar:
+            if column == other or not plain(column).endswith(("id", "ids", "name", "names")):
+                continue
+            pairs = table.select([column, other]).group_by([column, other]).aggregate([])
+            one_to_one = len(set(pairs[column].to_pylist())) == len(pairs) == len(set(pairs[other].to_pylist()))
+            if one_to_one and plain(column).endswith(("id", "ids")):
+                return _without_ids([c for c in named if c != column], table)
+    return named
+
+
+def cell_counts_safe(column: pa.ChunkedArray, feature: Any) -> set[str]:
+    """The names that stand in a column of text, or that its ClassLabel declares."""
+    if isinstance(feature, ClassLabel):
+        return {normal(name) for name in feature.names}
+    return set(cell_counts(column)) if dtype(feature) == "string" else set()
+
+
+def _find_confidence(columns: Sequence[str], features: Features, table: pa.Table) -> str | None:
+    return next((c for c in columns if plain(c) in CONFIDENCE_COLUMNS and _is_number(features[c], table[c])), None)
+
+
+def _is_number(feature: Any, column: pa.ChunkedArray) -> bool:
+    return dtype(feature) in ("int", "float", "bool") or (
+        dtype(feature) == "string" and all(re.fullmatch(r"-?[\d.]+|true|false|", cell) for cell in cell_counts(column))
+    )
+
+
+def _find_splits(
+    columns: Sequence[str], features: Features, table: pa.Table, options: CellOptions
+) -> tuple[str, dict[str, str]] | None:
+    """The column that divides the rows, and the split that each of its cells means."""
+    for column in columns:
+        name = plain(column)
+        if not dtype(features[column]) or not (
+            name in SPLIT_COLUMNS or name in FLAG_COLUMNS or name.startswith("fold")
+        ):
+            continue
+        cells = set(cell_counts(table[column]))
+        if name in FLAG_COLUMNS and cells <= YES | NO:
+            yes = FLAG_COLUMNS[name]
+            no = "train" if yes != "train" else "validation"
+            meaning = {cell: yes if cell in YES else no for cell in cells}
+        elif name == "partition" and cells <= PARTITIONS.keys():
+            meaning = {cell: PARTITIONS[cell] for cell in cells}
+        elif name in SPLIT_COLUMNS and all(split_kind(cell) for cell in cells):
+            meaning = {cell: str(split_kind(cell)) for cell in cells}
+        else:
+            options.assume(f"column {column!r} is neither a label nor a split that is known, and not used")
+            continue
+        options.assume(f"column {column!r} divides the rows: {', '.join(sorted(set(meaning.values())))}")
+        return column, meaning
+    return None
+
+
+def _is_index(column: str, features: Features, table: pa.Table) -> bool:
+    """Whether a column only numbers the rows, as pandas writes it without a name."""
+    return plain(column).removeprefix("unnamed").isdigit() or (
+        plain(column) in ("", "index", "idx") and dtype(features[column]) in ("string", "int", "float")
+    )
+
+
+def _is_empty(feature: Any, column: pa.ChunkedArray) -> bool:
+    if dtype(feature) not in ("string", "float", "null", "int", "bool"):
+        return False
+    return all(map(is_blank, cell_counts(column)))
+
+
+def _has_zero(column: pa.ChunkedArray) -> bool:
+    return bool({"0", "0.0"} & cell_counts(column).keys())
+
+
+def _is_answer(column: str, features: Features, table: pa.Table) -> float:
+    if not dtype(features[column]):
+        return 0.0
+    if dtype(features[column]) == "bool":
+        return 1.0
+    return answer_share(cell_counts(table[column]))
+
+
+def _holds_labels(feature: Any) -> bool:
+    if isinstance(feature, (List, LargeList)) and not isinstance(feature.feature, dict):
+        feature = feature.feature
+    return isinstance(feature, (ClassLabel, dict)) or bool(dtype(feature)) or object_features(feature) is not None
 
 
 def _encodes_image(feature: Any) -> bool:
     if isinstance(feature, dict):
-        return feature.keys() <= {"bytes", "path"}
+        return bool(feature) and feature.keys() <= {"bytes", "path"}
     return isinstance(feature, Value) and ("string" in feature.dtype or "binary" in feature.dtype)
 
 
-def _renames(features: Features, image: str, label_columns: Sequence[str]) -> dict[str, str]:
-    """Column that stays → its name beside the columns of the shape."""
-    replaced = {"labels", "label_ids", "label_areas"} & set(SHAPE if is_multilabel(features) else label_columns)
-    names = {c: f"original_{c}" if c in SHAPE else c for c in features if c not in replaced}
-    return names | {image: "image"}
+def _look_like_pictures(column: pa.ChunkedArray) -> bool:
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        return False
+    cells = [cell for cell in column[:100].to_pylist() if cell]
+    return bool(cells) and 2 * sum(map(looks_like_picture, cells)) > len(cells)
 
 
-def _column(dataset: Dataset, column: str) -> list:
-    return dataset.select_columns(column)[:][column]
-
-
-def _typed(stream: IterableDataset) -> IterableDataset:
-    if stream.features is not None:
-        return stream
-    return stream.cast(Dataset.from_list(list(stream.take(ROWS_AHEAD))).features)
-
-
-def _first_rows(stream: IterableDataset) -> dict[str, list]:
-    rows = list(stream.decode(False).take(ROWS_AHEAD))
-    if not rows:
-        raise ValueError("The stream has no rows")
-    return {column: [row[column] for row in rows] for column in rows[0]}
+def shown(names: Sequence[str] | Mapping[str, Any]) -> str:
+    """Names for a message, the first ten."""
+    names = list(names)
+    return ", ".join(names[:10]) + (f", … ({len(names)} in all)" if len(names) > 10 else "")

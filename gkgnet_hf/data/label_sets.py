@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from .voc import VOC_LABELS
+from .readers.voc import VOC_LABELS
 
 # The categories of MS-COCO (https://cocodataset.org) in the order of their ids.
 COCO_LABELS = (

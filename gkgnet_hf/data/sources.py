@@ -1,24 +1,123 @@
 """One entrance to every kind of source."""
 
+import logging
 import os
 from collections.abc import Callable, Sequence
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from datasets import Dataset, IterableDataset
-from huggingface_hub.errors import HFValidationError
 
-from .checks import OnBadImage
-from .coco import find_coco, image_folders, load_coco
-from .columns import to_multilabel
-from .folders import TABLES, find_table, folder_splits, is_folder_source, load_folder
-from .hub_datasets import load_splits
-from .splits import choose_split, take_share, take_slice
-from .voc import find_voc_root, is_voc, load_voc, voc_splits
+from .archives import unpacked
+from .options import ReadOptions
+from .readers import READERS
+from .readers.hub_datasets import is_saved, read_hub, stream_hub
+from .readers.tables import TABLES
+from .splits import choose_split, held_out, split_order, take_slice
 
-Options = dict[str, Any]
-Loaders = dict[str, Callable[[], Any]]  # split → what loads it
+logger = logging.getLogger(__name__)
+
+DESCRIPTIONS = ("readme", "license", "licence")
+
+
+class MultiLabelSource:
+    """A data set of any kind, opened: its splits, and what was assumed where nothing was said.
+
+    Args:
+        source: a path or a name on the Hub.
+        dataset_config_name: configuration of a dataset on the Hub.
+        streaming: read rows of a dataset on the Hub as they are needed.
+        **options: the fields of `ReadOptions`.
+
+    Raises:
+        FileNotFoundError: if there is nothing at a path, or no such dataset on the Hub.
+        ConnectionError: if the Hub cannot be reached.
+        ValueError: if it is not known how to read it; the message says what was seen and what to do.
+
+    Example:
+
+        source = MultiLabelSource("photos")
+        train, validation = source.load("train"), source.load("validation")
+        print(source.splits, source.assumptions)
+    """
+
+    def __init__(
+        self,
+        source: str | os.PathLike[str],
+        dataset_config_name: str | None = None,
+        streaming: bool = False,
+        **options: Any,
+    ):
+        self.source = source
+        self.options = ReadOptions(**options)
+        self.streaming = streaming
+        path = local_path(source)
+        self.folder = Path(str(source)) if path is None else path
+        self.format = "datasets"
+        self._readers: dict[str, Callable[..., Any]] = {}
+        if streaming:
+            if path is not None and (path.is_file() or is_saved(path) or self._read_files(path)):
+                raise ValueError(f"{source} is on disk already and cannot be streamed")
+            self._readers = stream_hub(source, dataset_config_name, self.options)
+        elif path is None or is_saved(path) or not self._read_files(path):
+            self._readers = read_hub(source if path is None else path, dataset_config_name, self.options)
+
+    def _read_files(self, path: Path) -> bool:
+        path = only_folder(unpacked(path))
+        for name, read in READERS.items():
+            splits = read(path, self.options)
+            if splits:
+                self.format, self._readers, self.folder = name, splits, path
+                return True
+        return False
+
+    @property
+    def splits(self) -> list[str]:
+        """The names of the splits that the source has itself."""
+        return sorted(self._readers, key=split_order)
+
+    @property
+    def assumptions(self) -> list[str]:
+        """What was assumed so far, a sentence each."""
+        return self.options.assumptions
+
+    def split_read(self, split: str | None) -> str:
+        """The split that `load` reads for this one, in words: its own name, or the share of which split it is.
+
+        >>> choose_split("validation", ["train", "test"], "birds")
+        ('train', 'validation')
+        """
+        wanted, _, _ = (split or "").partition("[")
+        name, share = choose_split(wanted or None, self.splits, self.source)
+        return {None: name, "train": f"nine tenths of {name}", "validation": f"a held-out tenth of {name}"}[share]
+
+    def load(
+        self, split: str | None = None, labels: Sequence[str] | None = None, hold_out: bool = True
+    ) -> Dataset | IterableDataset:
+        """One split as a dataset of `multilabel_features`.
+
+        Args:
+            split: as in `load_multilabel_dataset`.
+            labels: the names wanted, in this order; default those of the options.
+            hold_out: without a validation split, keep a tenth of the training images from `train`.
+        """
+        wanted, bracket, part = (split or "").partition("[")
+        name, share = choose_split(wanted or None, self.splits, self.source)
+        options = self.options if labels is None else replace(self.options, labels=labels)
+        if self.streaming:
+            if bracket or share == "validation":
+                raise ValueError(f"{self.source} is streamed: split {split!r} is not one that it has as a whole")
+            return self._readers[name](options)
+        dataset = self._readers[name]().finish(options, name if len(self.splits) > 1 else "")
+        if share is not None and (hold_out or share == "validation"):
+            out = held_out(dataset, self.folder)
+            self.options.assume(
+                f"{self.source} has no validation split: {out.sum():,} of {len(out):,} images of {name} are held out"
+            )
+            dataset = dataset.select(np.flatnonzero(out if share == "validation" else ~out))
+        return take_slice(dataset, f"[{part}") if bracket else dataset
 
 
 def load_multilabel_dataset(
@@ -26,83 +125,69 @@ def load_multilabel_dataset(
     split: str | None = None,
     *,
     dataset_config_name: str | None = None,
-    labels: Sequence[str] | None = None,
-    image_column: str | None = None,
-    label_column: str | Sequence[str] | None = None,
-    separator: str | None = None,
-    keep_unlabeled: bool = False,
-    on_bad_image: OnBadImage = "error",
-    bad_images_file: str | os.PathLike[str] | None = None,
     streaming: bool = False,
+    **options: Any,
 ) -> Dataset | IterableDataset:
-    """A multi-label dataset from whatever the source is.
-
-    - a `.json` file in COCO's format, a folder with `annotations/instances_*.json`, or with `_annotations.coco.json` or
-      `annotations.json`, itself or in folders `train`, `valid` and `test`: COCO, with the images beside the file, or
-      beside its folder in `<split>`, `images/<split>` or `images` (`load_coco`);
-    - a Pascal VOC folder (`load_voc`); `train` then means trainval and `validation` test, if there are both;
-    - a table, or a folder of images with a metadata table or a folder per label (`load_folder`);
-    - else anything that `datasets.load_dataset` reads: a name on the Hub, a folder as it would be there, or one that
-      `save_to_disk` wrote (`load_splits`, then `to_multilabel`).
+    """A multi-label dataset from whatever the source is; the table in docs/data.md shows every format.
 
     Args:
-        source: the path or name.
-        split: `train`, `validation`, `test`, one that is called or begins like it (`val`, `train2014`), or the
-            source's own name for it; with a slice in the syntax of datasets, as `train[:100]`. Without a validation
-            split the test split is `validation`; without both about a tenth of the rows, always the same
-            images (`take_share`), and `train` the rest. None or `all` for a source that is not divided: all rows.
+        source: a path, or a name on the Hub.
+        split: `train`, `validation`, `test`, one of its kind (`val`, `train2014`), or the source's own name for it;
+            with a slice in the syntax of datasets, as `train[:100]`. Without a validation split about a tenth of the
+            training images, always the same, is `validation`, and `train` the rest. None or `all` for a source that
+            is not divided: all rows.
         dataset_config_name: configuration of a dataset on the Hub.
-        labels: the names wanted, in this order; for validation data give it those of the training data.
-        image_column, label_column, separator: how tables and datasets are read, see `to_multilabel`.
-        keep_unlabeled: keep images without a label.
-        on_bad_image, bad_images_file: what happens to rows that cannot be used, see `report_bad_images`.
         streaming: read rows of a dataset on the Hub as they are needed; a stream is neither sliced nor divided.
+        **options: the fields of `ReadOptions`: `labels` (the names wanted, in this order; for validation data give it
+            those of the training data), `image_column`, `label_column`, `separator`, `blank`, `minus_one`,
+            `none_label`, `ignore_case`, `image_dir`, `image_suffix`, `encoding`, `keep_unlabeled`, `on_bad_image`,
+            `bad_images_file`.
 
     Returns:
-        A dataset with the features of `multilabel_features`, an `IterableDataset` when streaming.
+        A dataset with the features of `multilabel_features`, an `IterableDataset` when streaming. What was assumed is
+        logged.
 
     Raises:
         FileNotFoundError: if there is nothing at a path, or no such dataset on the Hub.
         ConnectionError: if the Hub cannot be reached.
-        ValueError: for a split that is not there or not told; as the functions named above.
+        ValueError: for a split that is not there or not told; if the source cannot be understood; for bad rows.
 
     Example:
 
         train = load_multilabel_dataset("photos", "train")
         validation = load_multilabel_dataset("photos", "validation", labels=label_names(train))
     """
-    options: Options = {
-        "labels": labels,
-        "keep_unlabeled": keep_unlabeled,
-        "on_bad_image": on_bad_image,
-        "bad_images_file": bad_images_file,
-    }
-    columns: Options = {"image_column": image_column, "label_column": label_column, "separator": separator}
-    path = _local_path(source)
-    loaders = None if path is None else _local_loaders(path, options, columns)
-    if loaders is None:
-        try:
-            splits = load_splits(path or str(source), dataset_config_name, streaming)
-        except (FileNotFoundError, ConnectionError, HFValidationError) as error:
-            if path is not None:
-                raise
-            kind = ConnectionError if isinstance(error, ConnectionError) else FileNotFoundError
-            raise kind(f"There is no folder {source} here, and on the Hub: {error}") from error
-        loaders = {name: partial(to_multilabel, data, **options, **columns) for name, data in splits.items()}
-    elif streaming:
-        raise ValueError(f"{source} is on disk already and cannot be streamed")
-    wanted, bracket, part = (split or "").partition("[")
-    name, share = choose_split(wanted or None, list(loaders), source)
-    dataset = loaders[name]()
-    if streaming and (bracket or share == "validation"):
-        raise ValueError(f"{source} is streamed: split {split!r} is not one that it has as a whole")
-    if share and not streaming:
-        dataset = take_share(dataset, share, source)
-    return take_slice(dataset, f"[{part}") if bracket else dataset
+    opened = MultiLabelSource(source, dataset_config_name, streaming, **options)
+    dataset = opened.load(split)
+    for sentence in opened.assumptions:
+        logger.info("%s", sentence)
+    return dataset
 
 
-def _local_path(source: str | os.PathLike[str]) -> Path | None:
-    """The path of a source on disk, None for a name on the Hub."""
+def load_folder(path: str | os.PathLike[str], split: str | None = None, **options: Any) -> Dataset:
+    """A multi-label dataset from a folder or file on disk, which is never taken for a name on the Hub.
+
+    Args:
+        path: the folder or file.
+        split, options: as in `load_multilabel_dataset`.
+
+    Raises:
+        FileNotFoundError: if there is nothing at the path.
+        ValueError: if it is not known how to read it, or it has no such split; for bad rows.
+
+    Example:
+
+        train, validation = load_folder("photos", "train"), load_folder("photos", "validation")
+    """
+    return load_multilabel_dataset(Path(path).expanduser().absolute(), split, **options)
+
+
+def local_path(source: str | os.PathLike[str]) -> Path | None:
+    """The path of a source on disk, None for a name on the Hub.
+
+    Raises:
+        FileNotFoundError: for a path where nothing is.
+    """
     path = Path(source).expanduser()
     if path.exists():
         return path
@@ -110,7 +195,7 @@ def _local_path(source: str | os.PathLike[str]) -> Path | None:
     if (
         not isinstance(source, str)
         or name.startswith((".", "/", "~"))
-        or path.suffix in (*TABLES, ".json")
+        or path.suffix in (*TABLES, ".json", ".xml", ".txt", ".zip")
         or len(path.parts) > 2
         or (len(path.parts) == 2 and path.parent.exists())
     ):
@@ -118,17 +203,12 @@ def _local_path(source: str | os.PathLike[str]) -> Path | None:
     return None
 
 
-def _local_loaders(path: Path, options: Options, columns: Options) -> Loaders | None:
-    """What loads each split of a source that this package reads itself; None for one that datasets reads."""
-    if (files := find_coco(path)) and not find_table(path):
-        return {s: partial(load_coco, image_folders(file, s), file, **options) for s, file in files.items()}
-    if is_voc(path):
-        root = find_voc_root(path)
-        splits = {split: split for split in voc_splits(root)}
-        if splits.keys() >= {"trainval", "test"}:
-            splits |= {"train": "trainval", "validation": "test"}
-        return {name: partial(load_voc, root, split, **options) for name, split in splits.items()}
-    if path.is_file() or is_folder_source(path):
-        load = partial(load_folder, path, **options, **columns)
-        return {split: partial(load, split=split) for split in folder_splits(path)} or {"train": load}
-    return None
+def only_folder(path: Path) -> Path:
+    """The folder that a folder holds and nothing else, as archives leave them; a README does not count."""
+    while path.is_dir():
+        inside = [p for p in path.iterdir() if not p.name.startswith((".", "__MACOSX"))]
+        inside = [p for p in inside if not p.name.lower().startswith(DESCRIPTIONS)]
+        if len(inside) != 1 or not inside[0].is_dir():
+            break
+        path = inside[0]
+    return path

@@ -1,41 +1,49 @@
-"""Names of splits, and what stands in for a split that a source does not have."""
+"""Names of splits, and the share that is held out where a source has no validation split."""
 
-import logging
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Sequence
 from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
 import pyarrow.compute as pc
 from datasets import Dataset, ReadInstruction
+from numpy.typing import NDArray
+from scipy import sparse
 
-logger = logging.getLogger(__name__)
+from .labels import POSITIVE, stored_labels
+from .stratify import stratified_holdout
 
 SYNONYMS = {
-    "train": ("train", "training"),
-    "validation": ("validation", "val", "valid", "dev"),
+    "train": ("train", "training", "trainval"),
+    "validation": ("validation", "val", "valid", "dev", "eval"),
     "test": ("test", "testing"),
 }
 VALIDATION_SHARE = 0.1
-SALT = b"gkgnet"
-CHUNK = 1000  # rows in memory at a time
 
 
 def split_kind(name: str) -> str | None:
-    """`train`, `validation` or `test`, if the name is or begins with a word for it.
+    """`train`, `validation` or `test`, if one of the words in the name says so, and no other says something else.
 
-    >>> split_kind("val2014"), split_kind("full")
-    ('validation', None)
+    >>> split_kind("val2014"), split_kind("train_labels"), split_kind("Train-jpg"), split_kind("trains")
+    ('validation', 'train', 'train', None)
     """
-    return next((kind for kind, words in SYNONYMS.items() if name.lower().startswith(words)), None)
+    words = set(re.split(r"[\W\d_]+", name.lower()))
+    kinds = [kind for kind, synonyms in SYNONYMS.items() if words & set(synonyms)]
+    return kinds[0] if len(kinds) == 1 else None
 
 
-def find_split(split: str, available: list[str]) -> str | None:
-    """The split that is meant: of this name, else a synonym, else one that begins like it, as `train2014` for `train`.
+def split_order(name: str) -> tuple[int, str]:
+    """Where a split stands among others: training, validation, test, then those of other names."""
+    return [*SYNONYMS, None].index(split_kind(name)), name
+
+
+def find_split(split: str, available: Sequence[str]) -> str | None:
+    """The split that is meant: of this name, else a synonym, else one of its kind, as `train2014` for `train`.
 
     Raises:
-        ValueError: if several splits begin like it.
+        ValueError: if several splits are of its kind.
 
     >>> find_split("validation", ["train2014", "val2014"])
     'val2014'
@@ -44,80 +52,79 @@ def find_split(split: str, available: list[str]) -> str | None:
     for name in (split, *words):
         if name in available:
             return name
-    matches = [name for name in available if name.lower().startswith(words)]
+    kind = next((kind for kind, words in SYNONYMS.items() if split in words), None)
+    matches = [name for name in available if kind and split_kind(name) == kind]
     if len(matches) > 1:
         raise ValueError(f"Split {split!r} can be {' or '.join(matches)}, name one")
     return matches[0] if matches else None
 
 
-def choose_split(split: str | None, available: list[str], source: object) -> tuple[str, str | None]:
-    """Which split to read, and which share of it: `train`, `validation`, or None for all rows.
+def choose_split(split: str | None, available: Sequence[str], source: object) -> tuple[str, str | None]:
+    """Which split of a source is to be read, and which share of it, `train` or `validation`; None for all of it.
 
-    A source with one split, unless that is for validation or test, is divided when `train` or `validation` is asked
-    for. Where there is no validation split the test split stands in. None and `all` are all rows of a source that has
-    one split.
+    A source without a validation split gives a tenth of its training images. Its test split stays what it is.
 
     Raises:
-        ValueError: if the source has no such split, or several and none was named.
+        ValueError: if the source has no such split, or several and none is named.
 
-    >>> choose_split("validation", ["train", "test"], "birds"), choose_split("validation", ["train"], "birds")
-    (('test', None), ('train', 'validation'))
+    >>> choose_split("val", ["train2014", "val2014"], "coco"), choose_split("train", ["train", "test"], "birds")
+    (('val2014', None), ('train', 'train'))
     """
     choices = f"{source} has the splits {', '.join(available)}"
     if split is None or (split == "all" and split not in available):
         if len(available) > 1:
             raise ValueError(f"{choices}: name one")
         return available[0], None
-    if len(available) == 1 and split_kind(available[0]) in ("train", None):
-        if split == available[0] or split_kind(split) == "train":
-            return available[0], "train"
-        if split_kind(split) == "validation":
-            return available[0], "validation"
+    if split in available and split not in SYNONYMS["train"]:
+        return split, None
+    kind = next((kind for kind, words in SYNONYMS.items() if split in words), None)
+    if kind in ("train", "validation") and find_split("validation", available) is None:
+        train = find_split("train", available)
+        if train is None and len(available) == 1 and split_kind(available[0]) is None:
+            train = available[0]
+        if train is not None:
+            return train, kind
     found = find_split(split, available)
-    if found is None and split_kind(split) == "validation":
-        found = find_split("test", available)
-        if found is not None:
-            logger.info("%s has no validation split: the %s split stands in for it", source, found)
     if found is None:
         raise ValueError(f"{choices}, not {split!r}")
     return found, None
 
 
-def take_share(dataset: Dataset, share: str, source: object) -> Dataset:
-    """The `validation` share of the rows, about a tenth, or the `train` rest; ValueError for one row.
+def held_out(dataset: Dataset, folder: str | os.PathLike[str], seed: int = 0) -> NDArray[np.bool_]:
+    """(N,) which rows are the validation share, about a tenth, with every label about as frequent as in the others.
 
-    A hash of each row decides, not its place: an image stays in its share when others are added or taken away, so a
-    model trained before has not seen the validation data of today. Hashed is the path of the image in the source's
-    folder, outside of it the file name, so the source can be moved; of an image without a path the content.
+    The same images with the same labels are always held out, wherever the folder is: an image is known by its path in
+    the folder, or by its content where images have no paths of their own.
+
+    Raises:
+        ValueError: for fewer than two images.
     """
     if len(dataset) < 2:
-        raise ValueError(f"{source} has one row, which cannot be divided into training and validation data")
-    digests = b"".join(blake2b(SALT + key, digest_size=8).digest() for key in _keys(dataset, source))
-    hashes = np.frombuffer(digests, dtype=">u8")
-    held_out = hashes < VALIDATION_SHARE * 2**64
-    if not held_out.any():
-        held_out[hashes.argmin()] = True
-    if held_out.all():
-        held_out[hashes.argmax()] = False
-    message = "%s has no validation split: about a tenth of its rows, %d, serves as one, %d for training"
-    logger.info(message, source, held_out.sum(), (~held_out).sum())
-    # Not train_test_split, which writes into the folder that the dataset is read from.
-    return dataset.select(np.flatnonzero(held_out if share == "validation" else ~held_out))
+        raise ValueError(f"{folder} has one row, which cannot be divided into training and validation data")
+    labels = stored_labels(dataset)
+    positive = labels.values == POSITIVE
+    cells = (np.ones(int(positive.sum()), dtype=np.int8), (labels.rows[positive], labels.ids[positive]))
+    matrix = sparse.csr_array(cells, shape=(labels.num_rows, len(labels.names)))
+    return stratified_holdout(matrix, image_keys(dataset, folder), VALIDATION_SHARE, seed)
 
 
-def _keys(dataset: Dataset, source: object) -> Iterator[bytes]:
-    """What tells an image from the others, for each row."""
-    folder = Path(os.path.abspath(Path(str(source)).expanduser()))
-    if folder.is_file():
-        folder = folder.parent
-    for batch in dataset.select_columns("image").with_format("arrow").iter(CHUNK):
-        paths, contents = (pc.struct_field(batch["image"], name) for name in ("path", "bytes"))
-        for path, content in zip(paths.to_pylist(), contents, strict=True):
-            if path:
-                file = Path(os.path.normpath(path))
-                yield os.fsencode(file.relative_to(folder).as_posix() if file.is_relative_to(folder) else file.name)
-            else:
-                yield content.as_py() or b""
+def image_keys(dataset: Dataset, folder: str | os.PathLike[str]) -> list[str]:
+    """What tells each image from the others: its path in the folder, or a hash of its content where paths repeat."""
+    root = Path(os.path.abspath(folder))
+    root = root.parent if root.is_file() else root
+    images = dataset.select_columns("image").with_format("arrow")[:]["image"]
+    paths = pc.struct_field(images, "path").to_pylist()
+    embedded = pc.is_valid(pc.struct_field(images, "bytes")).to_pylist()
+    keys = []
+    repeats = len(set(paths)) < len(paths)
+    for row, path in enumerate(paths):
+        if path and not (repeats and embedded[row]):
+            file = Path(os.path.normpath(path))
+            keys.append(file.relative_to(root).as_posix() if file.is_relative_to(root) else str(path))
+        else:
+            content = images[row]["bytes"].as_py() or b""
+            keys.append(blake2b(content, digest_size=16).hexdigest())
+    return keys
 
 
 def take_slice(dataset: Dataset, part: str) -> Dataset:

@@ -2,12 +2,9 @@
 
 from dataclasses import dataclass
 
-import numpy as np
 from datasets import Dataset, IterableDataset
 
-from .columns import label_names
-
-CHUNK = 10_000  # rows in memory at a time
+from .labels import POSITIVE, UNKNOWN, label_names, stored_labels
 
 
 @dataclass(frozen=True)
@@ -81,11 +78,8 @@ def summarize(dataset: Dataset | IterableDataset) -> DatasetSummary:
     names = label_names(dataset)
     if isinstance(dataset, IterableDataset):
         return DatasetSummary(names)
-    positives, unknowns = np.zeros((2, len(names)), dtype=np.int64)
-    for batch in dataset.select_columns("labels").with_format("numpy").iter(CHUNK):
-        positives += (batch["labels"] == 1).sum(0)
-        unknowns += (batch["labels"] == -1).sum(0)
-    return DatasetSummary(names, len(dataset), positives.tolist(), unknowns.tolist())
+    labels = stored_labels(dataset)
+    return DatasetSummary(names, len(dataset), labels.count(POSITIVE).tolist(), labels.count(UNKNOWN).tolist())
 
 
 def _images(label: str, count: int) -> str:

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from scipy.optimize import linear_sum_assignment
 from transformers import BaseImageProcessor
 
-from ..data.columns import label_names
+from ..data.labels import label_names
 from ..modeling.modeling_gkgnet import GKGNetForImageClassification
 from ..predict import predict_scores
 from .metrics import average_precision, check_arrays

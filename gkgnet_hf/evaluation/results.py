@@ -9,7 +9,7 @@ from datasets import Dataset, IterableDataset
 from numpy.typing import ArrayLike, NDArray
 from transformers import BaseImageProcessor
 
-from ..data.columns import label_names
+from ..data.labels import label_names
 from ..modeling.modeling_gkgnet import GKGNetForImageClassification
 from ..predict import model_label_names, predict_scores
 from .label_order import check_label_count

@@ -1,12 +1,15 @@
 """Training, evaluation and prediction on multi-label data, with transformers' Trainer."""
 
-from ..data.checks import check_images
-from ..data.coco import load_coco
-from ..data.columns import label_names, to_multilabel
-from ..data.folders import load_folder
-from ..data.sources import load_multilabel_dataset
-from ..data.summary import summarize
-from ..data.voc import load_voc
+from ..data import (
+    check_images,
+    label_names,
+    load_coco,
+    load_folder,
+    load_multilabel_dataset,
+    load_voc,
+    summarize,
+    to_multilabel,
+)
 from ..evaluation.metrics import average_precision, multilabel_metrics, per_label_metrics, size_metrics
 from ..evaluation.results import Evaluation, evaluate
 from ..evaluation.thresholds import fit_thresholds

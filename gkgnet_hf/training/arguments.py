@@ -149,7 +149,7 @@ class DataArguments:
     """
 
     dataset: str = field(
-        metadata={"help": "A folder (COCO, VOC, images), a table (CSV, JSON Lines, Parquet) or a dataset on the Hub."}
+        metadata={"help": "A folder, table or file of labels in a format of docs/data.md, or a dataset on the Hub."}
     )
     train_split: str = field(default="train", metadata={"help": "Split to train on."})
     eval_split: str | None = field(
@@ -169,7 +169,32 @@ class DataArguments:
         default=None,
         metadata={"help": "Column of the labels, or one column per label, where it is not found.", "action": "extend"},
     )
-    separator: str | None = field(default=None, metadata={"help": "What separates label names in one text column."})
+    separator: str | None = field(
+        default=None, metadata={"help": "What separates label names in one text column; '' for one name a cell."}
+    )
+    blank: str | None = field(
+        default=None,
+        metadata={
+            "help": "What an empty cell in a column of answers means: negative or unknown, where it is not found."
+        },
+    )
+    minus_one: str | None = field(
+        default=None,
+        metadata={
+            "help": "What -1 in a column of answers means: negative, unknown or positive, where it is not found."
+        },
+    )
+    none_label: str | None = field(
+        default=None, metadata={"help": "Name that says that an image has none of the labels, as 'No Finding'."}
+    )
+    ignore_case: bool = field(default=False, metadata={"help": "Read label names that differ in case as one."})
+    image_dir: str | None = field(
+        default=None, metadata={"help": "Folder of the pictures that a table names, where it is not found."}
+    )
+    image_suffix: str | None = field(
+        default=None, metadata={"help": "What the names of pictures in a table lack, as .jpg, where it is not found."}
+    )
+    encoding: str | None = field(default=None, metadata={"help": "Encoding of a table that is not UTF-8, as cp1252."})
     labels: list[str] | None = field(
         default=None,
         metadata={"help": "Label names in their order (default: those of the training split).", "action": "extend"},

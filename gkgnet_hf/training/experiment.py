@@ -3,6 +3,7 @@
 import json
 import logging
 import tempfile
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ from numpy.typing import NDArray
 from transformers import set_seed
 
 from ..data.checks import drop_bad_images, find_bad_images
-from ..data.columns import label_names
+from ..data.labels import label_names
+from ..data.options import ReadOptions
 from ..data.pictures import picture_reader
-from ..data.sources import load_multilabel_dataset
+from ..data.sources import MultiLabelSource
+from ..data.splits import split_kind
 from ..data.summary import summarize
 from ..evaluation.results import evaluate_scores, label_areas
 from ..files import last_checkpoint
@@ -94,32 +97,38 @@ def load_datasets(recipe: Recipe, output: Path) -> tuple[Dataset | IterableDatas
     """The training and validation splits of a recipe, checked, with the same labels in the same order."""
     data, main_process = recipe.data, recipe.training.process_index == 0
     bad_images_file = output / BAD_IMAGES_FILE if main_process else None
-    splits = []
+    options = {field.name: getattr(data, field.name) for field in fields(ReadOptions) if hasattr(data, field.name)}
+    source = MultiLabelSource(
+        data.dataset, data.dataset_config_name, data.streaming, bad_images_file=bad_images_file, **options
+    )
+    datasets = []
     labels = data.labels
     for split in (data.train_split, data.eval_split):
         if split is None:
             continue
-        dataset = load_multilabel_dataset(
-            data.dataset,
-            split,
-            dataset_config_name=data.dataset_config_name,
-            labels=labels,
-            image_column=data.image_column,
-            label_column=data.label_column,
-            separator=data.separator,
-            keep_unlabeled=data.keep_unlabeled,
-            on_bad_image=data.on_bad_image,
-            bad_images_file=bad_images_file,
-            streaming=data.streaming,
-        )
+        if split == data.eval_split and recipe.training.load_best_model_at_end:
+            _check_not_test(split, source)
+        dataset = source.load(split, labels, hold_out=data.eval_split is not None)
         labels = label_names(dataset)
         if isinstance(dataset, Dataset) and data.check_data:
             (bad,) = broadcast_object_list([find_bad_images(dataset, split) if main_process else None])
             dataset = drop_bad_images(dataset, bad, data.on_bad_image, bad_images_file)
         if main_process:
-            logger.info("%s, %s: %s", data.dataset, split, summarize(dataset))
-        splits.append(dataset)
-    return splits[0], splits[1] if len(splits) == 2 else None
+            logger.info("%s, %s: %s", data.dataset, source.split_read(split), summarize(dataset))
+        datasets.append(dataset)
+    if main_process:
+        for sentence in source.assumptions:
+            logger.info("%s", sentence)
+    return datasets[0], datasets[1] if len(datasets) == 2 else None
+
+
+def _check_not_test(split: str, source: MultiLabelSource) -> None:
+    """A checkpoint that the test images choose would look better on them than it is."""
+    if split_kind(source.split_read(split)) == "test":
+        raise ValueError(
+            f"eval_split {split} would choose the best checkpoint: pass --load_best_model_at_end false, and the last "
+            "one is measured on it, or another --eval_split"
+        )
 
 
 def build_trainer(

@@ -1,0 +1,280 @@
+"""From what a source says to a multi-label dataset: the one table that every reader gives, and its last steps."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from datasets import Dataset, DatasetInfo, Features, Image, Value
+from datasets.fingerprint import generate_random_fingerprint
+from numpy.typing import NDArray
+
+from .cells import BLANK, NO, YES, normal, object_features, read_answers, read_labels_column
+from .checks import BadImage, image_files, keep_rows, report_bad_images
+from .columns import Roles, find_image_column, find_roles
+from .labels import NEGATIVE, POSITIVE, UNKNOWN, Labels, Unlabeled, is_multilabel, multilabel_features, stored_labels
+from .options import ReadOptions
+from .places import Places
+from .splits import split_kind, split_order
+
+SHAPE = ("image", "labels", "label_ids", "label_areas")
+SplitNames = NDArray[np.str_] | None
+
+
+@dataclass
+class Annotations:
+    """What a source says about N images: what every reader gives.
+
+    Args:
+        images: N rows with a column `image`, and columns of anything else that is known.
+        labels: of the N images.
+        unlabeled: what becomes of images about which nothing is said.
+        declared: whether the label names are the data's own: a wanted name that they lack is unknown, else negative.
+    """
+
+    images: Dataset
+    labels: Labels
+    unlabeled: Unlabeled = "bad"
+    declared: bool = True
+
+    @classmethod
+    def from_paths(
+        cls, paths: Sequence[str | os.PathLike[str]], labels: Labels, unlabeled: Unlabeled = "bad", **columns: Any
+    ) -> "Annotations":
+        """Of N picture files, with further columns of N values each."""
+        images = Dataset.from_dict({"image": [os.path.abspath(path) for path in paths], **columns})
+        return cls(images.cast_column("image", Image()), labels, unlabeled)
+
+    def select(self, keep: NDArray[np.bool_]) -> "Annotations":
+        """The images where `keep` (N,) is true."""
+        if keep.all():
+            return self
+        return replace(self, images=self.images.select(np.flatnonzero(keep)), labels=self.labels.select(keep))
+
+    def finish(self, options: ReadOptions, split: str = "") -> Dataset:
+        """The dataset of `multilabel_features`, without what cannot be used.
+
+        Raises:
+            ValueError: for bad rows with `on_bad_image="error"`; if no row is left.
+        """
+        labels = self.labels
+        if options.labels is not None:
+            labels = labels.arrange(options.labels, UNKNOWN if self.declared else NEGATIVE)
+        labels, keep = labels.settle("keep" if options.keep_unlabeled else self.unlabeled)
+        if not keep.all():
+            options.assume(f"{(~keep).sum():,} images without any label are left out (--keep-unlabeled keeps them)")
+        files, problems = image_files(self.images)
+        problems = {row: problem for row, problem in problems.items() if keep[row]} | labels.problems
+        bad = [BadImage(row, files[row], problems[row], split) for row in sorted(problems)]
+        report_bad_images(bad, options.on_bad_image, options.bad_images_file)
+        keep = keep.copy()
+        keep[list(problems)] = False
+        dataset = keep_rows(self.images, keep)
+        labels = labels.select(keep).sparser()
+        features = multilabel_features(labels.names, areas=labels.areas is not None, rest=labels.rest)
+        for name, column in labels.to_arrow().items():
+            dataset = dataset.add_column(name, column, feature=features[name])
+        return dataset
+
+
+Splits = dict[str, Callable[[], Annotations]]  # name of a split → what reads it
+
+
+def divide(annotations: Annotations, split_of: SplitNames = None) -> Splits:
+    """The splits of one table of all images; `split_of` (N,) names the split of each row, None calls all `train`."""
+    if split_of is None:
+        return {"train": lambda: annotations}
+    names = sorted({str(name) for name in split_of.tolist()}, key=split_order)
+    return {name: (lambda name=name: annotations.select(split_of == name)) for name in names}  # type: ignore[misc]
+
+
+def understand(
+    dataset: Dataset, options: ReadOptions, folder: Path | None = None, split_of: SplitNames = None
+) -> tuple[Annotations, SplitNames]:
+    """What the rows of a table say about images.
+
+    Args:
+        dataset: the rows of all splits, with columns of any names.
+        options: what is known about them.
+        folder: that paths in the table are relative to; None for paths that stay as they are.
+        split_of: (N,) the split of each row, where the rows come from several.
+
+    Returns:
+        The annotations, a row for each image, and its split: from `split_of`, a column, or the folders in the paths.
+
+    Raises:
+        ValueError: if images or labels cannot be told.
+    """
+    dataset = dataset.with_format(None)
+    roles, table = understand_columns(dataset, options)
+    labels, declared, unlabeled = read_rows(table, dataset.features, roles, options)
+    if roles.splits and split_of is None:
+        column, meaning = roles.splits
+        split_of = np.array([meaning[normal(cell)] for cell in table[column].to_pylist()])
+    renames = renamed_columns(dataset.features, roles)
+    images = dataset.select_columns(list(renames)).rename_columns(renames)
+    feature = dataset.features[roles.image]
+    if folder is not None and isinstance(feature, Value) and "string" in feature.dtype:
+        cells = images["image"][:]
+        paths = _find_pictures(cells, roles.image, folder, split_of, options)
+        if split_of is None:
+            split_of = split_of_paths(paths, folder, options)
+        images = with_column(images, "image", pa.array(paths, pa.string()))
+        images, labels, split_of = _one_row_each(images, cells, paths, labels, split_of, options)
+    images = images.cast_column("image", Image(mode=getattr(feature, "mode", None)))
+    return Annotations(images, labels, unlabeled, declared), split_of
+
+
+def understand_columns(dataset: Dataset, options: ReadOptions) -> tuple[Roles, pa.Table]:
+    """What each column is, and the columns that are read here, as they are stored: all but images."""
+    features = dataset.features
+    light = [
+        column for column, feature in features.items() if not isinstance(feature, Image) and not _is_binary(feature)
+    ]
+    table = dataset.select_columns(light).with_format("arrow")[:]
+    image = find_image_column(features, table, options.image_column)
+    if is_multilabel(features) and options.label_column is None:
+        labels = [column for column in SHAPE[1:] if column in features]
+        return Roles(image, labels), table
+    return find_roles(features, table, options, image, options.label_column, options.labels), table
+
+
+def read_rows(
+    table: pa.Table, features: Features, roles: Roles, options: ReadOptions
+) -> tuple[Labels, bool, Unlabeled]:
+    """The labels of rows, whether their names are the data's own, and what becomes of rows without any."""
+    if len(roles.labels) > 1 and not roles.answers:
+        vectors = Dataset(table.select(roles.labels)).cast(Features({name: features[name] for name in roles.labels}))
+        return stored_labels(vectors), True, "bad"
+    if roles.answers:
+        return read_answers({column: table[column] for column in roles.labels}, options), True, "bad"
+    column = roles.labels[0]
+    labels, declared = read_labels_column(column, table[column], features[column], options.labels, options)
+    if roles.confidence is not None:
+        labels = _with_confidence(labels, table[roles.confidence], roles.confidence, options)
+    if roles.negatives is not None:
+        labels = _with_negatives(labels, table[roles.negatives], features[roles.negatives], roles.negatives, options)
+    return labels, declared, "drop" if object_features(features[column]) is not None else "bad"
+
+
+def with_column(dataset: Dataset, name: str, column: pa.Array) -> Dataset:
+    """The dataset with another content of a text column, read into memory."""
+    table = dataset.with_format("arrow")[:]
+    table = table.set_column(table.column_names.index(name), name, column).replace_schema_metadata(None)
+    features = Features({**dataset.features, name: Value("string")})
+    return Dataset(table, info=DatasetInfo(features=features), fingerprint=generate_random_fingerprint())
+
+
+def renamed_columns(features: Features, roles: Roles) -> dict[str, str]:
+    """Column that stays → its name beside the columns of the shape."""
+    replaced = set(roles.labels) if roles.answers else set(SHAPE) & set(roles.labels)
+    names = {c: f"original_{c}" if c in SHAPE else c for c in features if c not in replaced}
+    return names | {roles.image: "image"}
+
+
+def _with_confidence(labels: Labels, column: pa.ChunkedArray, name: str, options: ReadOptions) -> Labels:
+    """The same with the answer that another column gives to the label of each row."""
+    cells = [normal(cell) for cell in column.to_pylist()]
+    strange = next((cell for cell in cells if cell not in YES | NO | BLANK), None)
+    if strange is not None:
+        raise ValueError(
+            f"Column {name!r} says {strange!r} of the label of its row, expected 1 (there) or 0 (not there); drop the "
+            "column if it does not say so"
+        )
+    answers = np.array([POSITIVE if cell in YES else NEGATIVE if cell in NO else UNKNOWN for cell in cells], np.int8)
+    options.assume(f"column {name!r} says whether the label of its row is there (1) or not (0); the others are unknown")
+    values = np.where(labels.values == POSITIVE, answers[labels.rows], labels.values)
+    return replace(labels, values=values, rest=UNKNOWN if (answers == NEGATIVE).any() else NEGATIVE)
+
+
+def _with_negatives(labels: Labels, column: pa.ChunkedArray, feature: Any, name: str, options: ReadOptions) -> Labels:
+    """The same with the labels that another column lists as negative; all others are unknown."""
+    absent = read_labels_column(name, column, feature, labels.names, options)[0].arrange(labels.names, NEGATIVE)
+    negative = absent.values == POSITIVE
+    return Labels.from_cells(
+        labels.num_rows,
+        labels.names,
+        np.concatenate([labels.rows, absent.rows[negative]]),
+        np.concatenate([labels.ids, absent.ids[negative]]),
+        np.concatenate([labels.values, np.zeros(int(negative.sum()), dtype=np.int8)]),
+        rest=UNKNOWN,
+        silent=labels.silent & absent.silent,
+        problems=labels.problems | absent.problems,
+    )
+
+
+def _find_pictures(
+    cells: Sequence[str | None], column: str, folder: Path, split_of: SplitNames, options: ReadOptions
+) -> list[str | None]:
+    places = Places(folder, options.image_dir, options.image_suffix)
+    if split_of is None:
+        paths = places.find(cells, column)
+    else:
+        found = np.array([None] * len(cells), dtype=object)
+        for split in dict.fromkeys(split_of.tolist()):
+            rows = np.flatnonzero(split_of == split).tolist()
+            found[rows] = places.find([cells[row] for row in rows], column, split)
+        paths = found.tolist()
+    for sentence in places.sentences:
+        options.assume(sentence)
+    return paths
+
+
+def split_of_paths(paths: Sequence[str | None], folder: Path, options: ReadOptions) -> SplitNames:
+    """The split of each picture where all stand in folders that are named like splits, and there are several."""
+    root = f"{os.path.abspath(folder)}{os.sep}"
+    names: dict[str, str | None] = {}
+    split_of = []
+    for path in paths:
+        parent = os.path.dirname(path or "").removeprefix(root)
+        if parent not in names:
+            names[parent] = next((part for part in parent.split(os.sep) if split_kind(part)), None)
+        split_of.append(names[parent])
+    if None in split_of or len({split_kind(str(name)) for name in split_of}) < 2:
+        return None
+    options.assume(f"the folders of the pictures divide them: {', '.join(sorted(map(str, set(split_of))))}")
+    return np.array(split_of)
+
+
+def _one_row_each(
+    images: Dataset,
+    cells: Sequence[str | None],
+    paths: Sequence[str | None],
+    labels: Labels,
+    split_of: SplitNames,
+    options: ReadOptions,
+) -> tuple[Dataset, Labels, SplitNames]:
+    """One row for each image: of one label a row all are put together, else the rows of an image must agree."""
+    splits = [""] * len(cells) if split_of is None else split_of.tolist()
+    first: dict[Any, int] = {}
+    group_of = np.empty(len(paths), dtype=np.int64)
+    for row, key in enumerate(zip(paths, splits, strict=True)):
+        group_of[row] = first.setdefault(key if key[0] else row, len(first))
+    if len(first) == len(paths):
+        return images, labels, split_of
+    _, keep = np.unique(group_of, return_index=True)
+    per_row = np.bincount(labels.rows, minlength=len(paths))
+    spellings = {(group, cells[row]) for row, group in enumerate(group_of.tolist())}
+    if per_row.max(initial=0) <= 1 and len(spellings) == len(first):
+        options.assume(f"{len(paths):,} rows name {len(first):,} images: the labels of one image are put together")
+        merged = labels.group(group_of, len(first))
+    else:
+        merged = labels.take(keep)
+        contents: dict[int, tuple] = {}
+        ends = np.searchsorted(labels.rows, np.arange(len(paths) + 1))
+        for row, group in enumerate(group_of.tolist()):
+            cell = slice(ends[row], ends[row + 1])
+            content = (labels.ids[cell].tobytes(), labels.values[cell].tobytes())
+            if contents.setdefault(group, content) != content:
+                merged.problems.setdefault(group, f"the file stands in rows {keep[group]} and {row}, with other labels")
+        options.assume(f"{len(paths) - len(first):,} rows that name the image of another row are merged with it")
+    return images.select(keep), merged, None if split_of is None else split_of[keep]
+
+
+def _is_binary(feature: Any) -> bool:
+    return (isinstance(feature, Value) and "binary" in feature.dtype) or (
+        isinstance(feature, dict) and "bytes" in feature
+    )

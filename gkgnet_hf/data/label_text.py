@@ -1,0 +1,212 @@
+"""How text cells list labels: with a separator, or as a list that a program printed."""
+
+import ast
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+STRONG_SEPARATORS = "|;"
+LIST_KEYS = ("choices", "labels", "tags", "classes", "categories", "names")
+NAME_KEYS = ("choice", "category", "label", "tag", "class", "name", "category_id")
+QUOTED = r""""[^"]*"|'[^']*'"""
+NUMPY_STRINGS = re.compile(rf"(?:{QUOTED})(?:\s+(?:{QUOTED}))+")
+NUMPY_NUMBERS = re.compile(r"[-+\d.e]+(\s+[-+\d.e]+)+")
+
+
+def shown_cell(text: str) -> str:
+    """A cell for a message, cut."""
+    return repr(text if len(text) <= 60 else f"{text[:57]}…")
+
+
+def parse_literal(text: str, name: str = "labels") -> list[Any] | dict[str, Any]:
+    """The items of a list that is written as text, or the answers of an object that answers by name.
+
+    JSON and Python lists, sets and tuples, what numpy prints of an array, `{"choices": [...]}`, lists of such objects,
+    and `{"cat": 1, "dog": 0}`. Nothing is evaluated.
+
+    Raises:
+        ValueError: for anything else, with the text.
+
+    >>> parse_literal("['cat', 'dog']"), parse_literal("['cat' 'dog']"), parse_literal("[1 0 1]")
+    (['cat', 'dog'], ['cat', 'dog'], [1, 0, 1])
+    """
+    error = ValueError(
+        f"Column {name!r}: {shown_cell(text)} begins like a list but is none; --separator '' reads cells as one name"
+    )
+    inside = text[1:-1].strip()
+    if text in ("set()", "frozenset()"):
+        return []
+    if NUMPY_STRINGS.fullmatch(inside):
+        return [part[1:-1] for part in re.findall(QUOTED, inside)]
+    try:
+        if NUMPY_NUMBERS.fullmatch(inside):
+            numbers = [float(part) for part in inside.split()]
+            return [int(n) if n.is_integer() else n for n in numbers]
+        value = json.loads(text)
+    except ValueError:
+        if re.search(r"""['"]\s+['"]""", inside):  # Python would join the two
+            raise error from None
+        try:
+            value = ast.literal_eval(text.removeprefix("frozenset"))
+        except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
+            raise error from None
+    return list_items(value, error)
+
+
+def list_items(value: Any, error: ValueError) -> list[Any] | dict[str, Any]:
+    """The items of a nested value as JSON has it; raises `error` where they cannot be told."""
+    if isinstance(value, dict):
+        key = next((key for key in LIST_KEYS if isinstance(value.get(key), (list, tuple))), None)
+        if key is not None:
+            return list_items(value[key], error)
+        name = next((value[key] for key in NAME_KEYS if isinstance(value.get(key), (str, int))), None)
+        if name is not None and not all(isinstance(item, (bool, int)) for item in value.values()):
+            return [name]
+        return {str(key): answer for key, answer in value.items()} if value else []
+    if isinstance(value, (list, tuple, set, frozenset)):
+        items: list[Any] = []
+        for item in sorted(value, key=str) if isinstance(value, (set, frozenset)) else value:
+            found = list_items(item, error)
+            if isinstance(found, dict):
+                raise error
+            items += found
+        return items
+    return [value.strip() if isinstance(value, str) else value]
+
+
+@dataclass(frozen=True)
+class Separation:
+    """What divides a cell into names; without a separator a cell is one name.
+
+    Args:
+        separator: text, or white space of any length for a blank.
+        nested: a part → what a second separator divides it into.
+    """
+
+    separator: str
+    nested: Mapping[str, list[str]] = field(default_factory=dict)
+
+    def __call__(self, text: str) -> list[str]:
+        """The names in a cell."""
+        if not self.separator:
+            return [text]
+        parts = text.split(None if self.separator.isspace() else self.separator)
+        names = [name for part in parts for name in self.nested.get(part.strip(), [part.strip()])]
+        return [name for name in names if name]
+
+
+def find_separation(
+    name: str, texts: Sequence[str], counts: Sequence[int], assume: Callable[[str], None]
+) -> Separation:
+    """What divides text cells into names.
+
+    A separator is believed when the parts recur: the same name stands in several different cells. So "tench, Tinca
+    tinca" in a column of class names stays one name, and "haze primary" beside "clear primary" are two each.
+
+    Args:
+        name: of the column.
+        texts: the different cells.
+        counts: how often each stands there.
+        assume: is told what was found.
+
+    Raises:
+        ValueError: if it cannot be told.
+    """
+    filled = [text for text in texts if text]
+    for separator in STRONG_SEPARATORS:
+        if any(separator in text for text in filled):
+            return _with_nested(name, filled, separator, assume)
+    if holding := [text for text in filled if "," in text]:
+        example = shown_cell(holding[0])
+        recurring = _recurrence(filled, ",")
+        if recurring.some >= 0.5:
+            assume(f"column {name!r} holds names with ',' between them, such as {example}")
+            return Separation(",")
+        repeated = any(count > 1 for text, count in zip(texts, counts, strict=True) if "," in text)
+        if not recurring.some and repeated:
+            assume(
+                f"warning: {example} in column {name!r} is read as one name, since its parts stand nowhere else "
+                "(--separator , divides at the comma)"
+            )
+            return Separation("")
+        raise ValueError(
+            f"Column {name!r} has cells such as {example}: pass --separator , if the comma divides names, or "
+            "--separator '' if it is part of one name"
+        )
+    if holding := [text for text in filled if " " in text]:
+        example = shown_cell(holding[0])
+        if all(part.isdigit() for text in filled for part in text.split()):
+            assume(f"column {name!r} holds numbers with spaces between them, such as {example}")
+            return Separation(" ")
+        recurring = _recurrence(filled, None)
+        lengths = {len(text.split()) for text in filled}
+        if recurring.some >= 0.9 and recurring.all >= 0.5 and recurring.mean >= 0.75 and len(lengths) > 1:
+            assume(
+                f"column {name!r} holds names with spaces between them, such as {example}, since the parts recur "
+                "(--separator '' reads each cell as one name)"
+            )
+            return Separation(" ")
+        if recurring.some >= 0.5 and recurring.all >= 0.25:
+            raise ValueError(
+                f"Column {name!r} has cells such as {example}: pass --separator ' ' if spaces divide names, or "
+                "--separator '' if a cell is one name"
+            )
+        if recurring.some:
+            assume(f"column {name!r}: {example} is read as one name (--separator ' ' divides at spaces)")
+    return Separation("")
+
+
+@dataclass(frozen=True)
+class _Recurrence:
+    """How the parts of divided cells stand in other cells too: shares of the different cells that are divided.
+
+    Args:
+        some: that have such a part.
+        all: that have such parts alone.
+        mean: the mean share of such parts in a cell.
+    """
+
+    some: float
+    all: float
+    mean: float
+
+
+def _recurrence(texts: Sequence[str], separator: str | None) -> _Recurrence:
+    divided = [{part.strip() for part in text.split(separator)} - {""} for text in texts]
+    cells_of = Counter(part for parts in divided for part in parts)
+    shares = [sum(cells_of[part] > 1 for part in parts) / len(parts) for parts in divided if len(parts) > 1]
+    count = max(len(shares), 1)
+    return _Recurrence(
+        some=sum(share > 0 for share in shares) / count,
+        all=sum(share == 1 for share in shares) / count,
+        mean=sum(shares) / count,
+    )
+
+
+def _with_nested(name: str, texts: list[str], separator: str, assume: Callable[[str], None]) -> Separation:
+    """Division at a separator, and at a second one where all that it divides stand alone elsewhere."""
+    example = shown_cell(next(text for text in texts if separator in text))
+    parts = {part.strip() for text in texts for part in text.split(separator)} - {""}
+    nested: dict[str, list[str]] = {}
+    for second in (*STRONG_SEPARATORS, ","):
+        for part in parts:
+            if second != separator and second in part:
+                pieces = [piece.strip() for piece in part.split(second)]
+                if all(piece in parts for piece in pieces):
+                    nested[part] = pieces
+                elif second in STRONG_SEPARATORS:
+                    raise ValueError(
+                        f"Column {name!r} mixes separators: {example} and {shown_cell(part)}; make them the same, or "
+                        f"pass --separator {separator!r} to divide at that one alone"
+                    )
+    assume(f"column {name!r} holds names with {separator!r} between them, such as {example}")
+    if nested:
+        shown = ", ".join(map(repr, sorted(nested)[:3]))
+        assume(
+            f"warning: column {name!r} mixes separators: {shown} is divided too, since its parts stand alone elsewhere "
+            f"(--separator {separator!r} divides at that one alone)"
+        )
+    return Separation(separator, nested)

@@ -1,0 +1,83 @@
+"""Datasets that the datasets library itself reads: on the Hub, as a folder would be there, or saved to disk."""
+
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from datasets import (
+    Dataset,
+    DatasetDict,
+    IterableDataset,
+    IterableDatasetDict,
+    concatenate_datasets,
+    load_dataset,
+    load_from_disk,
+)
+from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
+from huggingface_hub.errors import HFValidationError
+
+from ..annotations import Annotations, Splits, divide, understand
+from ..options import ReadOptions
+from ..to_multilabel import stream_multilabel
+
+
+def read_hub(source: str | os.PathLike[str], config_name: str | None, options: ReadOptions) -> Splits:
+    """The splits of a dataset of the datasets library; errors as in `MultiLabelSource`."""
+    splits = load_splits(source, config_name)
+    path = Path(source)
+    folder = path if path.is_dir() else None
+    features = [dataset.features for dataset in splits.values()]
+    if all(feature == features[0] for feature in features):
+        together = concatenate_datasets(list(splits.values()))
+        names = np.repeat(list(splits), [len(dataset) for dataset in splits.values()])
+        only = list(splits) == ["train"]
+        annotations, split_of = understand(together, options, folder, None if only else names)
+        return divide(annotations, split_of)
+    return {name: partial(_understand, dataset, options, folder) for name, dataset in splits.items()}
+
+
+def stream_hub(
+    source: str | os.PathLike[str], config_name: str | None, options: ReadOptions
+) -> dict[str, Callable[[ReadOptions], IterableDataset]]:
+    """What streams each split of a dataset of the datasets library."""
+    splits = load_splits(source, config_name, streaming=True)
+    return {name: partial(stream_multilabel, stream) for name, stream in splits.items()}
+
+
+def load_splits(source: str | os.PathLike[str], config_name: str | None = None, streaming: bool = False) -> dict:
+    """The splits of a dataset by their names, as they are.
+
+    Raises:
+        FileNotFoundError, ConnectionError, ValueError: as in `MultiLabelSource`.
+    """
+    path = Path(source)
+    if not path.exists():
+        try:
+            dataset = load_dataset(str(source), config_name, streaming=streaming)
+        except (FileNotFoundError, ConnectionError, HFValidationError) as error:
+            kind = ConnectionError if isinstance(error, ConnectionError) else FileNotFoundError
+            raise kind(f"There is no folder {source} here, and on the Hub: {error}") from error
+    elif is_saved(path):
+        if streaming:
+            raise ValueError(f"{source} is on disk already and cannot be streamed")
+        dataset = load_from_disk(str(source))
+    else:
+        try:
+            dataset = load_dataset(str(source), config_name, streaming=streaming)
+        except (DatasetNotFoundError, DatasetGenerationError, ValueError, OSError, TypeError) as error:
+            cause = error.__cause__ or error
+            raise ValueError(f"{source} cannot be read: {' '.join(str(cause).split())[:300]}") from error
+    if isinstance(dataset, (DatasetDict, IterableDatasetDict)):
+        return {str(name): split for name, split in dataset.items()}
+    return {"train": dataset}
+
+
+def is_saved(path: Path) -> bool:
+    """Whether `save_to_disk` wrote this folder."""
+    return (path / "dataset_dict.json").is_file() or (path / "state.json").is_file()
+
+
+def _understand(dataset: Dataset, options: ReadOptions, folder: Path | None) -> Annotations:
+    return understand(dataset, options, folder)[0]

@@ -1,0 +1,83 @@
+"""Text lists: a line for each picture, with its labels after it, as "a.jpg 1 0 1", "a.jpg 0,3" or "a.jpg cat dog"."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+from datasets import Dataset
+
+from ..annotations import Splits, divide, understand
+from ..options import ReadOptions
+from ..places import HIDDEN, looks_like_picture, picture_suffixes
+from .tables import split_name
+
+NAME_FILES = ("classes.txt", "labels.txt", "label_list.txt", "class_names.txt", "names.txt", "categories.txt")
+
+
+def read_text_lists(path: Path, options: ReadOptions) -> Splits | None:
+    """A list, or those of a folder: one, or one named after each split."""
+    if path.is_file():
+        files = [path] if path.suffix.lower() in (".txt", ".lst", ".list") else []
+    else:
+        files = [f for f in sorted(path.glob("*.txt")) if f.name not in NAME_FILES and not HIDDEN.search(f.name)]
+    lists = {file: rows for file in files if (rows := _lines(file))}
+    if not lists:
+        if path.is_file() and files:
+            raise ValueError(
+                f"{path} is no list of pictures: its lines must begin with a picture and go on with its labels"
+            )
+        return None
+    splits = [split_name(file.stem) or "train" for file in lists]
+    if len(set(splits)) < len(splits):
+        raise ValueError(f"{path} has several lists: {', '.join(file.name for file in lists)}; name the one to read")
+    root = path.parent if path.is_file() else path
+    names = _names(root)
+    found: Splits = {}
+    for split, (file, rows) in zip(splits, lists.items(), strict=True):
+        options.assume(f"{file.name} lists pictures and, after each, its labels")
+        dataset = Dataset.from_dict({"image": [name for name, _ in rows], "labels": [_cell(text) for _, text in rows]})
+        known = options if names is None else _named(options, names)
+        annotations, split_of = understand(dataset, known, root)
+        if split_of is not None and len(lists) == 1:
+            return divide(annotations, split_of)
+        found |= divide(annotations, np.array([split] * len(annotations.images)))
+    return found
+
+
+def _lines(file: Path) -> list[tuple[str, str]] | None:
+    """The picture and the rest of each line; None if this is no list of pictures with labels."""
+    suffixes = "|".join(re.escape(suffix) for suffix in sorted(picture_suffixes(), key=len, reverse=True))
+    pattern = re.compile(rf"^(.+?(?:{suffixes}))(?:[\s,;|]+(.*))?$", re.IGNORECASE)
+    rows = []
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        return None
+    for line in lines:
+        if line.strip():
+            match = pattern.match(line.strip())
+            if match is None or not looks_like_picture(match[1]):
+                return None
+            rows.append((match[1], (match[2] or "").strip()))
+    return rows if any(text for _, text in rows) else None
+
+
+def _cell(text: str) -> str:
+    """Labels with one separator: numbers as a list, names with the separator that they have."""
+    if re.fullmatch(r"-?\d+([\s,;|]+-?\d+)*", text):
+        return " ".join(re.split(r"[\s,;|]+", text))
+    return text
+
+
+def _names(root: Path) -> list[str] | None:
+    for name in NAME_FILES:
+        if (root / name).is_file():
+            lines = (root / name).read_text(encoding="utf-8").splitlines()
+            return [re.sub(r"^\d+[\s,:]+", "", line.strip()) for line in lines if line.strip()]
+    return None
+
+
+def _named(options: ReadOptions, names: list[str]) -> ReadOptions:
+    from dataclasses import replace
+
+    return options if options.labels is not None else replace(options, labels=names)

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from datasets import ClassLabel, LargeList, List, Value
 from numpy.typing import NDArray
 
-from .label_text import Separation, find_separation, parse_literal, shown_cell
+from .label_text import Separation, find_separation, is_literal, parse_literal, shown_cell
 from .labels import NEGATIVE, POSITIVE, UNKNOWN, Labels
 
 Meaning = Literal["negative", "unknown", "positive"]
@@ -27,7 +27,10 @@ BLANK = frozenset({"", "nan", "null", "<na>"})
 NUMBERS = frozenset({"1", "1.0", "0", "0.0"}) | MINUS_ONE
 ANSWERS = YES | NO | NOT_KNOWN | MINUS_ONE
 
-CATEGORY_KEYS = ("category", "category_id", "label", "labels", "class", "name")
+CATEGORY_KEYS = (
+    *("category", "categories", "category_id", "category_ids", "label", "labels", "class", "classes", "class_id"),
+    *("name", "names"),
+)
 SUSPICIOUS_NAMES = frozenset({"nan", "none", "null", "n/a", "na", "-", "?", "unknown"})
 
 
@@ -135,7 +138,8 @@ def answer_values(seen: Iterable[str], options: CellOptions) -> dict[str, int]:
     for wanted, word in ((POSITIVE, "yes"), (NEGATIVE, "no")):
         if wanted not in present:
             shown = ", ".join(sorted(map(repr, seen))[:5])
-            hint = "if empty cells mean no, pass --blank negative" if "" in seen else "--label-column names the labels"
+            hint = f"write {int(word == 'yes')} there, or name other columns with --label-column"
+            hint = "if empty cells mean no, pass --blank negative" if "" in seen and word == "no" else hint
             raise ValueError(f"no cell of the label columns says {word}: they hold {shown}; {hint}")
     return values
 
@@ -233,7 +237,7 @@ def read_labels_column(
         return _read_objects(name, column, feature, objects, names, options)
     if isinstance(feature, dict):
         flat = {key: pc.struct_field(column, key) for key in feature}
-        if all(answer_share(cell_counts(values)) == 1 for values in flat.values()):
+        if all(dtype(feature[key]) and answer_share(cell_counts(values)) == 1 for key, values in flat.items()):
             return read_answers(flat, options), True
         raise ValueError(f"Column {name!r} is {feature}, which cannot be read as labels; name another --label-column")
     if isinstance(feature, (List, LargeList)):
@@ -405,7 +409,7 @@ def _from_names(name: str, lists: Lists, options: CellOptions, wanted: Sequence[
     variants: dict[str, set[str]] = {}
     for label in spelled.values():
         variants.setdefault(label.casefold(), set()).add(label)
-    several = [sorted(found) for found in variants.values() if len(found) > 1]
+    several = sorted(sorted(found) for found in variants.values() if len(found) > 1)
     if several and options.ignore_case:
         counts = Counter(spelled[value] for value in lists.values)
         for found in several:
@@ -459,7 +463,7 @@ def _text_lists(name: str, cells: list[Any], counts: list[int], options: CellOpt
     """What different text cells list; `counts` says how often each stands in the column."""
     texts = ["" if cell is None or cell != cell else str(cell).strip() for cell in cells]
     lists: list[Any] = [[text] if text else None for text in texts]
-    bracketed = [row for row, text in enumerate(texts) if text[:1] in ("[", "(", "{")]
+    bracketed = [row for row, text in enumerate(texts) if is_literal(text)]
     if bracketed and options.separator is None:
         for row in bracketed:
             lists[row] = parse_literal(texts[row], name)

@@ -8,7 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-STRONG_SEPARATORS = "|;"
+STRONG_SEPARATORS = "|;\n\t"
+WEAK_SEPARATORS = ("/", "&", "+", " and ", ":", "-", "_")  # that are parts of names as well
+WRAPPED = re.compile(
+    r"(?:\w+\.)*(?:array|tensor|list|tuple|set|frozenset)\((.*?)(?:,\s*(?:dtype|device)=[^\[\]]*)?\)", re.DOTALL
+)
 LIST_KEYS = ("choices", "labels", "tags", "classes", "categories", "names")
 NAME_KEYS = ("choice", "category", "label", "tag", "class", "name", "category_id")
 QUOTED = r""""[^"]*"|'[^']*'"""
@@ -21,11 +25,20 @@ def shown_cell(text: str) -> str:
     return repr(text if len(text) <= 60 else f"{text[:57]}…")
 
 
+def is_literal(text: str) -> bool:
+    """Whether a cell begins like a list that a program printed.
+
+    >>> is_literal("['cat']"), is_literal("array(['cat'])"), is_literal("cat (wild)")
+    (True, True, False)
+    """
+    return text[:1] in ("[", "(", "{") or WRAPPED.fullmatch(text) is not None
+
+
 def parse_literal(text: str, name: str = "labels") -> list[Any] | dict[str, Any]:
     """The items of a list that is written as text, or the answers of an object that answers by name.
 
-    JSON and Python lists, sets and tuples, what numpy prints of an array, `{"choices": [...]}`, lists of such objects,
-    and `{"cat": 1, "dog": 0}`. Nothing is evaluated.
+    JSON and Python lists, sets and tuples, what numpy and torch print of an array, `{"choices": [...]}`, lists of such
+    objects, and `{"cat": 1, "dog": 0}`. Nothing is evaluated.
 
     Raises:
         ValueError: for anything else, with the text.
@@ -36,9 +49,9 @@ def parse_literal(text: str, name: str = "labels") -> list[Any] | dict[str, Any]
     error = ValueError(
         f"Column {name!r}: {shown_cell(text)} begins like a list but is none; --separator '' reads cells as one name"
     )
+    if wrapped := WRAPPED.fullmatch(text):
+        text = wrapped[1].strip() or "[]"
     inside = text[1:-1].strip()
-    if text in ("set()", "frozenset()"):
-        return []
     if NUMPY_STRINGS.fullmatch(inside):
         return [part[1:-1] for part in re.findall(QUOTED, inside)]
     try:
@@ -50,7 +63,7 @@ def parse_literal(text: str, name: str = "labels") -> list[Any] | dict[str, Any]
         if re.search(r"""['"]\s+['"]""", inside):  # Python would join the two
             raise error from None
         try:
-            value = ast.literal_eval(text.removeprefix("frozenset"))
+            value = ast.literal_eval(text)
         except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
             raise error from None
     return list_items(value, error)
@@ -136,11 +149,33 @@ def find_separation(
             f"Column {name!r} has cells such as {example}: pass --separator , if the comma divides names, or "
             "--separator '' if it is part of one name"
         )
+    for separator in WEAK_SEPARATORS:
+        holding = [text for text in filled if separator in text]
+        alone = [text for text in holding if _parts(text, separator) <= set(filled)]
+        if not alone:
+            continue
+        example = shown_cell(alone[0])
+        recurring = _recurrence(filled, separator)
+        if len(alone) == len(holding) > 1 or (recurring.all >= 0.9 and separator in "/&+ and "):
+            assume(
+                f"warning: column {name!r} holds names with {separator!r} between them, such as {example}, since the "
+                "parts stand alone elsewhere (--separator '' reads each cell as one name)"
+            )
+            return Separation(separator)
+        assume(
+            f"warning: {example} in column {name!r} is read as one name, though its parts are labels too (--separator "
+            f"{separator!r} divides it)"
+        )
     if holding := [text for text in filled if " " in text]:
         example = shown_cell(holding[0])
         if all(part.isdigit() for text in filled for part in text.split()):
             assume(f"column {name!r} holds numbers with spaces between them, such as {example}")
             return Separation(" ")
+        if joints := {part for text in filled for part in text.split() if not any(map(str.isalnum, part))}:
+            raise ValueError(
+                f"Column {name!r} has cells such as {example}: pass --separator {sorted(joints)[0]!r} if that divides "
+                "names, or --separator '' if a cell is one name"
+            )
         recurring = _recurrence(filled, None)
         lengths = {len(text.split()) for text in filled}
         if recurring.some >= 0.9 and recurring.all >= 0.5 and recurring.mean >= 0.75 and len(lengths) > 1:
@@ -174,8 +209,12 @@ class _Recurrence:
     mean: float
 
 
+def _parts(text: str, separator: str | None) -> set[str]:
+    return {part.strip() for part in text.split(separator)} - {""}
+
+
 def _recurrence(texts: Sequence[str], separator: str | None) -> _Recurrence:
-    divided = [{part.strip() for part in text.split(separator)} - {""} for text in texts]
+    divided = [_parts(text, separator) for text in texts]
     cells_of = Counter(part for parts in divided for part in parts)
     shares = [sum(cells_of[part] > 1 for part in parts) / len(parts) for parts in divided if len(parts) > 1]
     count = max(len(shares), 1)

@@ -39,7 +39,14 @@ NO_LABELS = frozenset(
         "files",
         "input",
         "output",
+        "query",
+        "gallery",
     ]
+)
+CONTAINERS = re.compile(  # numbered folders that only divide pictures: images_001, part2, patient0017
+    r"(images?|imgs?|pictures?|photos?|parts?|batch|chunk|shard|patient|subject|person|case|study|series|session|"
+    r"sequence|seq|video|clip|frames?|folder|dir|data|set|split|fold)[\W_]*\d+",
+    re.IGNORECASE,
 )
 ANNOTATION_SUFFIXES = frozenset(
     {".txt", ".xml", ".json", ".csv", ".tsv", ".jsonl", ".parquet", ".xlsx", ".mat", ".caption"}
@@ -72,6 +79,12 @@ def read_label_folders(path: Path, options: ReadOptions) -> Splits | None:
             raise ValueError(f"{path} holds folders of folders of pictures; name the one to read: {_seen(path)}")
         return None
     _refuse(path, splits, names)
+    unlabeled = {name: len(_pictures(folder)) for name, folder in {"": path, **inside}.items()}
+    for name, count in unlabeled.items():
+        if count and name not in names:
+            options.assume(
+                f"warning: {count:,} pictures stand in {name or path}, not in a label's folder, and are passed over"
+            )
     ignored = [folder.name for folder in path.iterdir() if folder.is_dir() and LEFTOVERS.match(folder.name)]
     if ignored:
         options.assume(f"folders that are no labels are passed over: {', '.join(sorted(ignored))}")
@@ -115,7 +128,7 @@ def _readable(file: Path) -> bool:
 
 def _refuse(path: Path, splits: dict[str, dict[str, list[Path]]], names: list[str]) -> None:
     """Stop at folders that are no labels."""
-    if all(split_kind(name) for name in names):
+    if all(split_kind(re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)) for name in names):  # trainA, testB
         raise ValueError(f"The folders {', '.join(names)} of {path} are splits, not labels: {_seen(path)}")
     strange = [name for name in names if name.lower() in NO_LABELS]
     if strange:
@@ -123,11 +136,12 @@ def _refuse(path: Path, splits: dict[str, dict[str, list[Path]]], names: list[st
             f"The folder {strange[0]} of {path} is no label, so its folders are not read as labels: {_seen(path)}"
         )
     files = [file for folders in splits.values() for found in folders.values() for file in found]
-    if (
-        len(names) > 2
-        and len(files) == len(names)
-        and all(f.stem.startswith(f.parent.name) or f.parent.name.isdigit() for f in files)
-    ):
+    if all(CONTAINERS.fullmatch(name) for name in names):
+        raise ValueError(
+            f"The folders of {path} are numbered parts, such as {names[0]}, so they are not read as labels: "
+            f"{_seen(path)}"
+        )
+    if len(names) > 2 and len(files) == len(names):
         raise ValueError(
             f"Each of the {len(names)} folders of {path} holds one picture, so they are no labels: {_seen(path)}"
         )

@@ -98,7 +98,8 @@ def _choose(folder: Path, tables: list[Path], options: ReadOptions, one: bool = 
             listed = "; ".join(f"{table.name}: {reason}" for table, reason in reasons.items())
             raise ValueError(f"No table in {folder} can be read: {listed}")
         for table, reason in reasons.items():
-            options.assume(f"{table.name} is not read: {reason}")
+            if _names_in(table) is None:
+                options.assume(f"{table.name} is not read: {reason}")
         tables = usable
     splits = [split_name(table.stem) for table in tables]
     if len(tables) == 1:
@@ -159,17 +160,20 @@ def _together(tables: dict[str, Dataset]) -> tuple[Dataset, Any]:
 def _names_beside(tables: Iterable[Path]) -> dict[str, str] | None:
     """Id or code → name, from a table of names beside the tables, as iMet's labels.csv."""
     tables = list(tables)
-    for file in _tables_in(tables[0].parent):
-        if file in tables or not NAME_TABLE.search(file.stem) or file.suffix.lower() not in (".csv", ".tsv"):
-            continue
-        rows = list(csv.reader(io.StringIO(_text(file, None)), delimiter="\t" if file.suffix == ".tsv" else ","))
-        rows = [row for row in rows if len(row) >= 2]
-        if rows and plain(rows[0][0]).endswith(("id", "ids", "code", "index", "label", "mid")):
-            rows = rows[1:]
-        lookup = {row[0].strip(): row[1].strip() for row in rows}
-        if rows and len(lookup) == len(rows) == len(set(lookup.values())) and not any(map(looks_like_picture, lookup)):
-            return lookup
-    return None
+    found = (_names_in(file) for file in _tables_in(tables[0].parent) if file not in tables)
+    return next((names for names in found if names is not None), None)
+
+
+def _names_in(file: Path) -> dict[str, str] | None:
+    if not NAME_TABLE.search(file.stem) or file.suffix.lower() not in (".csv", ".tsv"):
+        return None
+    rows = list(csv.reader(io.StringIO(_text(file, None)), delimiter="\t" if file.suffix == ".tsv" else ","))
+    rows = [row for row in rows if len(row) >= 2]
+    if rows and plain(rows[0][0]).endswith(("id", "ids", "code", "index", "label", "mid")):
+        rows = rows[1:]
+    lookup = {row[0].strip(): row[1].strip() for row in rows}
+    is_one_to_one = len(lookup) == len(rows) == len(set(lookup.values()))
+    return lookup if rows and is_one_to_one and not any(map(looks_like_picture, lookup)) else None
 
 
 def read_table(path: Path, options: ReadOptions, num_rows: int | None = None) -> Dataset:

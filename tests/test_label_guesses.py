@@ -1,0 +1,155 @@
+"""What folders and cells look like labels and are not, and separators that nobody expects."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gkgnet_hf.data.sources import MultiLabelSource
+
+from .image_files import column
+
+SETS = [["cat"], ["dog"], ["cat", "dog"], ["tree"], ["cat", "tree"], ["dog", "tree"], ["cat"], ["cat", "dog", "tree"]]
+NAMES = ["cat", "dog", "tree"]
+TARGETS = np.array([[name in labels for name in NAMES] for labels in SETS], dtype=np.float32)
+
+
+def draw(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    seed = sum(map(ord, str(path)))
+    Image.effect_noise((8, 8), seed % 97 + 1).convert("RGB").save(path)
+
+
+def write_table(folder, cells):
+    for place in range(len(cells)):
+        draw(folder / f"{place}.png")
+    with (folder / "metadata.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("file_name", "labels"), *((f"{i}.png", cell) for i, cell in enumerate(cells))])
+    return folder
+
+
+def write_folders(root, *folders, count=2):
+    for folder in folders:
+        for place in range(count):
+            draw(root / folder / f"{folder.replace('/', '-')}-{place}.png")
+    return root
+
+
+def read(folder):
+    source = MultiLabelSource(folder)
+    dataset = source.load(source.splits[0], hold_out=False)
+    return dataset.features["label_ids"].feature.names, column(dataset, "labels"), source.assumptions
+
+
+@pytest.mark.parametrize(
+    "separator", ["/", " + ", " & ", "&", " and ", "-", "_", ":", "\n", "\t", "|", "; ", ", ", " "]
+)
+def test_a_separator_whose_parts_stand_alone_elsewhere_divides_names(tmp_path, separator):
+    names, targets, said = read(write_table(tmp_path, [separator.join(labels) for labels in SETS]))
+    assert names == NAMES
+    np.testing.assert_array_equal(targets, TARGETS)
+    assert any("between them" in sentence for sentence in said)
+
+
+def test_a_name_with_a_dash_or_a_slash_stays_one_name(tmp_path):
+    cells = ["t-shirt", "shirt", "red/white", "blue_sky", "t-shirt", "sky"]
+    names, _, said = read(write_table(tmp_path, cells))
+    assert names == sorted(set(cells))
+    assert not any("between them" in sentence for sentence in said)
+
+
+def test_one_name_whose_parts_are_labels_too_is_said(tmp_path):
+    names, _, said = read(write_table(tmp_path, ["red", "wine", "red-wine", "white", "white-board"]))
+    assert "red-wine" in names
+    assert any("'red-wine'" in sentence and "--separator '-'" in sentence for sentence in said)
+
+
+def test_words_between_signs_that_do_not_recur_are_asked_about(tmp_path):
+    folder = write_table(tmp_path, ["cat + dog", "owl + fox", "bee + ant"])
+    with pytest.raises(ValueError, match=r"pass --separator '\+'"):
+        read(folder)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        lambda labels: f"array({labels}, dtype='<U4')",
+        lambda labels: f"np.array({labels})",
+        lambda labels: "array([" + " ".join(map(repr, labels)) + "], dtype=object)",
+        lambda labels: f"set({labels})",
+        lambda labels: f"frozenset({set(labels)})",
+    ],
+)
+def test_what_programs_print_of_lists_is_read(tmp_path, written):
+    names, targets, _ = read(write_table(tmp_path, [written(labels) for labels in SETS]))
+    assert names == NAMES
+    np.testing.assert_array_equal(targets, TARGETS)
+
+
+def test_vectors_that_torch_prints_are_read(tmp_path):
+    _, targets, _ = read(write_table(tmp_path, [f"tensor({row.tolist()}, dtype=torch.int8)" for row in TARGETS]))
+    np.testing.assert_array_equal(targets, TARGETS)
+
+
+@pytest.mark.parametrize(
+    ("folders", "message"),
+    [
+        (("images_001", "images_002"), "numbered parts, such as images_001"),
+        (("patient01", "patient02", "patient03"), "numbered parts, such as patient01"),
+        (("trainA", "trainB", "testA", "testB"), "are splits, not labels"),
+        (("query", "gallery"), "is no label"),
+    ],
+)
+def test_folders_that_only_divide_pictures_are_no_labels(tmp_path, folders, message):
+    with pytest.raises(ValueError, match=message):
+        read(write_folders(tmp_path, *folders))
+
+
+def test_a_folder_for_each_picture_is_no_label(tmp_path):
+    with pytest.raises(ValueError, match="holds one picture"):
+        read(write_folders(tmp_path, "anna", "bert", "carl", count=1))
+
+
+def test_labels_that_are_numbers_or_years_stay_labels(tmp_path):
+    assert read(write_folders(tmp_path, "0", "1", "2023"))[0] == ["0", "1", "2023"]
+
+
+def test_pictures_outside_the_folders_of_labels_are_counted(tmp_path):
+    write_folders(tmp_path, "train/cat", "train/dog", "test")
+    draw(tmp_path / "stray.png")
+    _, _, said = read(tmp_path)
+    assert sum("pictures stand in" in sentence for sentence in said) == 2
+    assert any("2 pictures stand in test," in sentence for sentence in said)
+
+
+def test_objects_as_the_hub_has_them_give_labels(tmp_path):
+    for place in range(len(SETS)):
+        draw(tmp_path / f"{place}.png")
+    rows = [
+        {
+            "file_name": f"{i}.png",
+            "objects": {"bbox": [[0, 0, 2, 2]] * len(s), "categories": [NAMES.index(n) for n in s]},
+        }
+        for i, s in enumerate(SETS)
+    ]
+    (tmp_path / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    np.testing.assert_array_equal(read(tmp_path)[1], TARGETS)
+
+
+def test_a_table_of_names_is_used_and_not_called_unread(tmp_path):
+    write_table(tmp_path, ["|".join(str(NAMES.index(name)) for name in labels) for labels in SETS])
+    (tmp_path / "class_names.csv").write_text("id,name\n0,cat\n1,dog\n2,tree\n")
+    names, targets, said = read(tmp_path)
+    assert names == NAMES
+    np.testing.assert_array_equal(targets, TARGETS)
+    assert not any("is not read" in sentence for sentence in said)
+
+
+def test_a_table_without_a_no_asks_for_one(tmp_path):
+    for place in range(4):
+        draw(tmp_path / f"{place}.png")
+    (tmp_path / "metadata.csv").write_text("file_name,cat,dog\n" + "".join(f"{i}.png,1,1\n" for i in range(4)))
+    with pytest.raises(ValueError, match="says no: they hold '1'; write 0 there"):
+        read(tmp_path)

@@ -1,4 +1,4 @@
-"""Speed and memory of GKGNet against its plain path, its floor and other networks.
+"""Speed and memory of GKGNet against its reference path, its floor and other networks.
 
 python -m benchmarks --output benchmark-output
 python -m benchmarks --train --sizes 224 --batch-sizes 8 --output benchmark-output/train

@@ -14,7 +14,7 @@ from torch import nn
 from gkgnet_hf import GKGNetConfig, GKGNetForImageClassification, optimize_for_inference
 
 from .floor import products_alone
-from .paths import plain_path
+from .paths import reference_path
 
 NUM_LABELS = 80
 Step = Callable[[], object]
@@ -26,7 +26,7 @@ class Contender:
 
     Args:
         network: `gkgnet_ti`, `_s`, `_m` or `_b`, or a model of timm.
-        path: of GKGNet, `plain` (every graph materialised), `pytorch` (no compiled kernels), `default`, `optimised`
+        path: of GKGNet, `reference` (every graph materialised), `pytorch` (no compiled kernels), `default`, `optimised`
             (`optimize_for_inference`), `graphed` (that as a CUDA graph) or `floor` (convolutions and matrix products
             alone); of others `timm`.
         dtype: `float32` or `bfloat16`: of the weights in inference, of autocast in training.
@@ -52,22 +52,22 @@ def is_gkgnet(network: str) -> bool:
 def contenders(networks: list[str], dtypes: list[str], given: Contender) -> list[Contender]:
     """All that are measured against each other; size, batch, device and mode as in `given`."""
     if given.train:
-        paths = ["plain", "pytorch", "default", "floor"]
+        paths = ["reference", "pytorch", "default", "floor"]
     else:
-        paths = ["plain", "pytorch", "default", "optimised", *["graphed"] * (given.device == "cuda"), "floor"]
+        paths = ["reference", "pytorch", "default", "optimised", *["graphed"] * (given.device == "cuda"), "floor"]
     every = [
         replace(given, network=network, path=path, dtype=dtype)
         for dtype in dtypes
         for network in networks
         for path in (paths if is_gkgnet(network) else ["timm"])
     ]
-    if "float32" not in dtypes:  # rows of every dtype are measured against its plain path
+    if "float32" not in dtypes:  # rows of every dtype are measured against its reference path
         ours = replace(given, network=next(filter(is_gkgnet, networks)), dtype="float32")
-        return [replace(ours, path="plain"), replace(ours, path=reference_path(given.train)), *every]
+        return [replace(ours, path="reference"), replace(ours, path=baseline_path(given.train)), *every]
     return every
 
 
-def reference_path(train: bool) -> str:
+def baseline_path(train: bool) -> str:
     """The path of the first GKGNet whose time and memory are 1."""
     return "default" if train else "optimised"
 
@@ -80,7 +80,7 @@ def build(contender: Contender) -> Step:
         build(Contender("gkgnet_s", "default", "float32", 224, 1, "cpu", train=False))()
     """
     if contender.path == "floor":
-        return products_alone(build(replace(contender, path=reference_path(contender.train))))
+        return products_alone(build(replace(contender, path=baseline_path(contender.train))))
     if contender.path == "graphed":
         return _graphed(build(replace(contender, path="optimised")))
     model = _model(contender).to(contender.device).train(contender.train)
@@ -118,8 +118,8 @@ def reason_to_leave_out(contender: Contender) -> str | None:
 
 
 def _taken(path: str) -> AbstractContextManager:
-    if path == "plain":
-        return plain_path()
+    if path == "reference":
+        return reference_path()
     return patch.dict(os.environ, GKGNET_KERNELS="off") if path == "pytorch" else nullcontext()
 
 

@@ -20,7 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm.auto import tqdm
 
-from .contenders import Contender, Step, build, reference_path
+from .contenders import Contender, Step, baseline_path, build
 
 
 def machine() -> dict[str, str | int | float]:
@@ -64,15 +64,16 @@ def interleaved(steps: dict[Contender, Step], repeats: int) -> dict[Contender, l
 def rows(members: list[Contender], repeats: int) -> list[dict]:
     """A row for each of the contenders, which are measured against each other."""
     steps = {contender: build(contender) for contender in tqdm(members, desc="Building", leave=False)}
-    counted = {c.network: multiply_adds(steps[c]) for c in members if c.path in ("plain", "timm")}
+    counted = {c.network: multiply_adds(steps[c]) for c in members if c.path in ("reference", "timm")}
     times = interleaved(steps, repeats)
-    plain = next(c for c in members if (c.path, c.dtype) == ("plain", "float32"))  # of the first GKGNet
+    reference = next(c for c in members if (c.path, c.dtype) == ("reference", "float32"))  # of the first GKGNet
+    baseline = replace(reference, path=baseline_path(reference.train))
     return [
         {
             **asdict(contender),
             "seconds": statistics.median(each),
-            "ratio": spread(each, times[replace(plain, path=reference_path(plain.train), dtype=contender.dtype)]),
-            "plain_float32_ratio": spread(times[plain], each),
+            "ratio": spread(each, times[replace(baseline, dtype=contender.dtype)]),
+            "reference_float32_ratio": spread(times[reference], each),
             "multiply_adds": counted[contender.network],
         }
         for contender, each in times.items()

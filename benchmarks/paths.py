@@ -1,4 +1,4 @@
-"""The plain path for a whole model, so that the default one can be measured against it."""
+"""The reference path for a whole model, so that the default one can be measured against it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from gkgnet_hf.modeling.vision_gnn import GroupKGCN
 
 
 @contextmanager
-def plain_path() -> Iterator[None]:
+def reference_path() -> Iterator[None]:
     """Within it the network is computed as it is written down: channels first, every graph materialised."""
     with (
         patch.object(group_knn, "_leaves_pytorch", lambda: True),

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 
-from .contenders import reference_path
+from .contenders import baseline_path
 
-HEAD = ["network", "path", "dtype", "time ÷ {reference}", "times as fast as plain float32", "memory ÷ {reference}"]
+HEAD = ["network", "path", "dtype", "time ÷ {baseline}", "times as fast as reference float32", "memory ÷ {baseline}"]
 HEAD += ["multiply-adds", "absolute"]
 
 
@@ -18,11 +18,11 @@ def table(results: dict) -> str:
     lines += [
         "Time: median of rounds in which each ran once; in brackets the range of the ratios. Memory: peak of a",
         f"process of its own beyond its imports ({results['imports_MB']['cpu']:,.0f} MB); of its tensors on CUDA.",
-        "Floor: the convolutions and matrix products alone. Reference of a row is the one of its dtype.",
+        "Floor: the convolutions and matrix products alone. The baseline of a row has its dtype.",
     ]
     for (device, size, batch_size), rows in grouped(results["rows"], "device", "size", "batch_size"):
         step = "forward and backward" if rows[0]["train"] else "inference"
-        head = [name.format(reference=reference_path(rows[0]["train"])) for name in HEAD]
+        head = [name.format(baseline=baseline_path(rows[0]["train"])) for name in HEAD]
         lines += ["", f"### {device}, {size} × {size}, batch {batch_size}, {step}", ""]
         lines += markdown([head, *(cells(row, rows, results["imports_MB"]) for row in rows)])
     if "largest_batch" in results:
@@ -51,9 +51,9 @@ def cells(row: dict, rows: list[dict], imports_mb: dict[str, float]) -> list[str
     absolute = f"{1000 * row['seconds']:,.0f} ms, {images_per_s:.3g} images/s"
     memory = ""
     if row["peak_MB"] is not None:
-        kind = (reference_path(row["train"]), row["dtype"])
-        reference = next(each for each in rows if (each["path"], each["dtype"]) == kind)  # of the first GKGNet
-        own, other = (each["peak_MB"] - imports_mb[row["device"]] for each in (row, reference))
+        kind = (baseline_path(row["train"]), row["dtype"])
+        baseline = next(each for each in rows if (each["path"], each["dtype"]) == kind)  # of the first GKGNet
+        own, other = (each["peak_MB"] - imports_mb[row["device"]] for each in (row, baseline))
         memory = f"{own / other:.2f}"
         absolute += f", {own:,.0f} MB"
     return [
@@ -61,7 +61,7 @@ def cells(row: dict, rows: list[dict], imports_mb: dict[str, float]) -> list[str
         row["path"],
         row["dtype"],
         f"{ratio['median']:.2f} ({ratio['low']:.2f} – {ratio['high']:.2f})",
-        f"{row['plain_float32_ratio']['median']:.2f}",
+        f"{row['reference_float32_ratio']['median']:.2f}",
         memory,
         f"{row['multiply_adds'] / 1e9:.1f} G",
         absolute,
@@ -69,7 +69,7 @@ def cells(row: dict, rows: list[dict], imports_mb: dict[str, float]) -> list[str
 
 
 def plot(results: dict, path: Path) -> None:
-    """Bars of time relative to the reference: a panel for each device, batch and dtype, a bar for each size."""
+    """Bars of time relative to the baseline: a panel for each device, batch and dtype, a bar for each size."""
     rows = results["rows"]
     labels = list(dict.fromkeys((row["network"], row["path"]) for row in rows))
     sizes = list(dict.fromkeys(row["size"] for row in rows))
@@ -85,9 +85,7 @@ def plot(results: dict, path: Path) -> None:
         bars(axes, chosen, labels, sizes)
         axes.set_title(f"{place[0]}, batch {place[1]}, {dtype}", loc="left", fontsize=10)
     step = "a training step" if rows[0]["train"] else "inference"
-    figure.supxlabel(
-        f"time of {step} ÷ {reference_path(rows[0]['train'])} in the same dtype (line: range)", fontsize=10
-    )
+    figure.supxlabel(f"time of {step} ÷ {baseline_path(rows[0]['train'])} in the same dtype (line: range)", fontsize=10)
     figure.legend(*grid[0, 0].get_legend_handles_labels(), title="pixels", frameon=False, loc="outside right upper")
     figure.savefig(path, dpi=150)
     plt.close(figure)

@@ -1,4 +1,4 @@
-"""The Triton kernels are held against the plain functions in Triton's interpreter, on CPU, for tests/test_triton.py.
+"""The Triton kernels are held against the reference functions in Triton's interpreter on CPU, by tests/test_triton.py.
 
 TRITON_INTERPRET=1 python -m pytest tests/interpreted.py
 """
@@ -23,7 +23,7 @@ def graph(batch, groups, height, width, ratio, dim, dtype=torch.float32, biased=
     return destinations, sources, bias
 
 
-def assert_finds_the_plain_neighbors(destinations, sources, num_neighbors, dilation, bias):
+def assert_finds_the_reference_neighbors(destinations, sources, num_neighbors, dilation, bias):
     found = search(destinations, sources, num_neighbors, dilation, *(bias or (None, None)))
     expected = find_neighbors_reference(destinations, sources, num_neighbors, dilation, bias)
     assert found.shape == expected.shape
@@ -51,21 +51,21 @@ def assert_finds_the_plain_neighbors(destinations, sources, num_neighbors, dilat
         ((1, 1, 9, 8, 1, 3), 70, 1, True),  # more neighbours than any network of the paper has
     ],
 )
-def test_search_finds_what_the_plain_search_finds(shape, num_neighbors, dilation, biased):
+def test_search_finds_what_the_reference_search_finds(shape, num_neighbors, dilation, biased):
     destinations, sources, bias = graph(*shape, biased=biased)
-    assert_finds_the_plain_neighbors(destinations, sources, num_neighbors, dilation, bias)
+    assert_finds_the_reference_neighbors(destinations, sources, num_neighbors, dilation, bias)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_ranked_in_float32(dtype):
     destinations, sources, bias = graph(1, 1, 6, 5, 1, 40, dtype)
-    assert_finds_the_plain_neighbors(destinations, sources, 9, 1, bias)
-    assert_finds_the_plain_neighbors(destinations.float(), sources, 9, 2, bias)
+    assert_finds_the_reference_neighbors(destinations, sources, 9, 1, bias)
+    assert_finds_the_reference_neighbors(destinations.float(), sources, 9, 2, bias)
 
 
 def test_few_destinations_share_the_sources_out_and_lose_none():
     labels, patches = torch.randn(2, 1, 5, 24), torch.randn(2, 1, 777, 24)
-    assert_finds_the_plain_neighbors(labels, patches, 9, 1, None)
+    assert_finds_the_reference_neighbors(labels, patches, 9, 1, None)
 
 
 def test_any_memory_layout_will_do():
@@ -106,7 +106,7 @@ def test_nan_is_nearest_and_never_out_of_range():
     ("dim", "dtype"),
     [(24, torch.float32), (40, torch.float16), (200, torch.float32), (320, torch.float32), (80, torch.bfloat16)],
 )
-def test_aggregation_and_its_gradient_are_the_plain_ones(dim, dtype):
+def test_aggregation_and_its_gradient_are_those_of_the_reference(dim, dtype):
     destinations, sources, bias = graph(2, 2, 3, 5, 1, dim, dtype)
     neighbors = find_neighbors_reference(destinations, sources, 9, 1, bias)
     leaf = sources.clone().requires_grad_()

@@ -43,7 +43,7 @@ def test_autocast_comes_near_the_released_network(released, dtype):
 
 
 @pytest.mark.parametrize("piece", [1 << 12, 1 << 25])
-def test_search_in_pieces_is_the_plain_search(monkeypatch, piece):
+def test_search_in_pieces_is_the_reference_search(monkeypatch, piece):
     monkeypatch.setattr(group_knn, "CPU_PIECE", piece)
     monkeypatch.setattr(group_knn, "DEVICE_PIECE", piece)
     features = torch.randn(3, 2, 28 * 20, 16, device=DEVICE, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""The default path of search and aggregation is held against the plain one."""
+"""The default path of search and aggregation is held against the reference."""
 
 import pytest
 import torch
@@ -43,7 +43,7 @@ def distances_to(neighbors, destinations, sources, bias):
 
 @settings(deadline=None, max_examples=150)
 @given(graph=graphs(), piece=st.sampled_from([1, 50, 1 << 21]), kernels=st.sampled_from(["on", "off"]))
-def test_search_finds_what_the_plain_search_finds(graph, piece, kernels):
+def test_search_finds_what_the_reference_search_finds(graph, piece, kernels):
     destinations, sources, num_neighbors, dilation, bias = graph
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(group_knn, "CPU_PIECE", piece)
@@ -66,7 +66,7 @@ def test_search_finds_what_the_plain_search_finds(graph, piece, kernels):
 
 @settings(deadline=None, max_examples=100)
 @given(graph=graphs())
-def test_aggregation_and_its_gradient_are_the_plain_ones(graph):
+def test_aggregation_and_its_gradient_are_those_of_the_reference(graph):
     destinations, sources, num_neighbors, dilation, bias = graph
     neighbors = find_neighbors(destinations, sources, num_neighbors, dilation, bias)
     gradients = []
@@ -77,13 +77,13 @@ def test_aggregation_and_its_gradient_are_the_plain_ones(graph):
         gradients.append((result.detach(), leaves[0].grad, leaves[1].grad))
     with torch.no_grad():
         assert torch.equal(max_relative(destinations, sources, neighbors), gradients[0][0])
-    (default, to_destinations, to_sources), (plain, plain_to_destinations, plain_to_sources) = gradients
-    assert torch.allclose(default, plain, atol=1e-6)
-    assert torch.equal(to_destinations, plain_to_destinations)
+    (default, to_destinations, to_sources), (reference, reference_to_destinations, reference_to_sources) = gradients
+    assert torch.allclose(default, reference, atol=1e-6)
+    assert torch.equal(to_destinations, reference_to_destinations)
     # Between equal sources either may be the winner: compare what arrives over all of them.
-    torch.testing.assert_close(to_sources.sum(2), plain_to_sources.sum(2))
+    torch.testing.assert_close(to_sources.sum(2), reference_to_sources.sum(2))
     if sources.unique(dim=2).shape[2] == sources.shape[2] and sources.all():
-        torch.testing.assert_close(to_sources, plain_to_sources)
+        torch.testing.assert_close(to_sources, reference_to_sources)
 
 
 def test_dilation_keeps_every_dth_rank():

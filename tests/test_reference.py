@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.paths import plain_path
+from benchmarks.paths import reference_path
 from gkgnet_hf import GKGNetConfig, GKGNetForImageClassification, load_released_checkpoint, optimize_for_inference
 from gkgnet_hf.hub.released import _rename_released
 from gkgnet_hf.modeling.modeling_gkgnet import LabelStage, multi_label_loss
@@ -59,7 +59,7 @@ def test_eval_mode_matches_the_released_network(gkgnet, pixel_values, reference)
         assert relative_error(features[:, :4, :4, :4], reference[f"stage{stage}_corner"]) < 1e-6
 
 
-@pytest.mark.parametrize("path", ["plain", "without compiled loops", "default", "optimised"])
+@pytest.mark.parametrize("path", ["reference", "without compiled loops", "default", "optimised"])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-5), (torch.bfloat16, 0.02)])
 def test_every_path_matches_the_released_network(gkgnet, pixel_values, reference, monkeypatch, path, dtype, tolerance):
     model = copy.deepcopy(gkgnet).eval()
@@ -67,7 +67,7 @@ def test_every_path_matches_the_released_network(gkgnet, pixel_values, reference
         monkeypatch.setenv("GKGNET_KERNELS", "off")
     elif path == "optimised":
         optimize_for_inference(model)
-    with plain_path() if path == "plain" else nullcontext(), torch.no_grad():
+    with reference_path() if path == "reference" else nullcontext(), torch.no_grad():
         logits = model.to(dtype)(pixel_values.to(dtype)).logits
     assert relative_error(logits, reference["logits"]) < tolerance
 
@@ -105,7 +105,7 @@ def test_gradients_are_the_released_ones_with_the_fault_they_were_measured_with(
         return labels.squeeze(-1).mT, neighbors
 
     monkeypatch.setattr(LabelStage, "forward", forward_as_columns)
-    with plain_path():  # the fault depends on how tensors lie in memory
+    with reference_path():  # the fault depends on how tensors lie in memory
         _, parameters = train_step(gkgnet, pixel_values)
     with safe_open(GKGNET_REFERENCE, "pt") as file:
         norms = json.loads(file.metadata()["grad_norms"])

@@ -1,4 +1,7 @@
-"""Group K-nearest-neighbour graph: the search and the max-relative aggregation (GKGNet, arXiv 2308.14378, eq. 1).
+"""Group K-nearest-neighbour graph of GKGNet (https://arxiv.org/abs/2308.14378): the search, then eq. 1.
+
+In each group of channels, every destination i finds its K nearest sources N(i), and eq. 1 takes from them, channel by
+channel, `max over j in N(i) of (source_j − destination_i)`, with the sign of the released weights.
 
 Each function stands here twice. The `_reference` one holds every similarity and every edge at once and reads like the
 equations. The other gives the same result, without approximation, through an operator; it is what the network runs. In
@@ -92,7 +95,7 @@ def find_neighbors(
 
 
 def max_relative_reference(destinations: Tensor, sources: Tensor, neighbors: Tensor) -> Tensor:
-    """max over neighbours of (source − destination), per channel, with every edge (B, G, N, K, c) built.
+    """Eq. 1 as written, with every edge (B, G, N, K, c) built: max over neighbours of (source − destination).
 
     Args and result as in `max_relative`.
     """
@@ -103,7 +106,7 @@ def max_relative_reference(destinations: Tensor, sources: Tensor, neighbors: Ten
 
 
 def max_relative(destinations: Tensor, sources: Tensor, neighbors: Tensor) -> Tensor:
-    """max over neighbours of (source − destination), per channel (paper eq. 1, with the released weights' sign).
+    """max over neighbours of (source − destination), per channel (paper eq. 1).
 
     It equals (max over neighbours of source) − destination, so nothing of size N·K·c is built. Gradients reach only
     the source that won each channel; between equal ones, the nearest.

@@ -1,4 +1,11 @@
-"""GKGNet for transformers: patch and label nodes in one graph (https://arxiv.org/abs/2308.14378)."""
+"""GKGNet for transformers: patch and label nodes in one graph, in the order of section 3 of its paper.
+
+The cross-level module, the label nodes of a stage, the classifier and the loss come first; the classes of transformers
+stand behind them. The patch nodes are in `vision_gnn`, eq. 1 is in `group_knn`. Shapes: B images, L labels, C channels.
+
+Paper: GKGNet: Group K-Nearest Neighbor based Graph Convolutional Network for Multi-Label Image Recognition,
+https://arxiv.org/abs/2308.14378.
+"""
 
 from dataclasses import dataclass
 from functools import partial
@@ -28,52 +35,6 @@ from .vision_gnn import (
     checkpoint_block,
     init_weights,
 )
-
-
-@dataclass
-class GKGNetModelOutput(ModelOutput):
-    """Output of `GKGNetModel`.
-
-    Args:
-        last_hidden_state (`Tensor` of shape (B, C4, H/32, W/32)): feature map of the last stage, sides rounded up.
-        pooler_output (`Tensor` of shape (B, C4)): its global average.
-        label_hidden_state (`Tensor` of shape (B, L, C4)): label nodes; None in a network without them.
-        hidden_states (`tuple` of `Tensor` (B, C_i, H_i, W_i)): after the stem and after each stage, on request.
-        label_neighbors (`tuple` of `Tensor` (B, G, L, K), int64): on request, for each stage which of its patches
-            (row-major position) each label looked at, nearest first; None for a stage without cross-level module.
-    """
-
-    last_hidden_state: Tensor | None = None
-    pooler_output: Tensor | None = None
-    label_hidden_state: Tensor | None = None
-    hidden_states: tuple[Tensor, ...] | None = None
-    label_neighbors: tuple[Tensor | None, ...] | None = None
-
-
-@dataclass
-class GKGNetImageClassifierOutput(ModelOutput):
-    """Output of `GKGNetForImageClassification`.
-
-    Args:
-        loss (scalar `Tensor`): where labels were given.
-        logits (`Tensor` of shape (B, L)): scores before the sigmoid.
-        hidden_states, label_neighbors: on request, as in `GKGNetModelOutput`.
-    """
-
-    loss: Tensor | None = None
-    logits: Tensor | None = None
-    hidden_states: tuple[Tensor, ...] | None = None
-    label_neighbors: tuple[Tensor | None, ...] | None = None
-
-
-class GKGNetBlock(GradientCheckpointingLayer, Block):
-    """Patch-level block that transformers' gradient checkpointing recomputes."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        # transformers sets this function in all blocks, whatever model they are part of.
-        if name == "_gradient_checkpointing_func":
-            value = partial(checkpoint_block, value, self)
-        super().__setattr__(name, value)
 
 
 class LabelGroupKGCN(GroupKGCN):
@@ -139,9 +100,6 @@ class LabelClassifier(nn.Module):
         return (labels * self.weight).sum(-1) + self.bias
 
 
-LOWEST_PROBABILITY = 1e-8
-
-
 def multi_label_loss(
     logits: Tensor,
     labels: Tensor,
@@ -200,6 +158,14 @@ def multi_label_loss(
     return torch.where(known, loss, 0).sum(1).mean()
 
 
+LOWEST_PROBABILITY = 1e-8
+
+
+def _power(base: Tensor, exponent: float) -> Tensor:
+    # The gradient of a power below 1 is infinite at 0.
+    return base.clamp(min=LOWEST_PROBABILITY) ** exponent
+
+
 def check_labels(logits: Tensor, labels: Tensor) -> None:
     """Raise ValueError unless `labels` is (B, L) like `logits`, of values 0, 1, −1 or NaN."""
     if labels.shape != logits.shape:
@@ -240,9 +206,50 @@ def _has_values(labels: Tensor) -> bool:
     return not torch.compiler.is_compiling() and not labels.is_meta
 
 
-def _power(base: Tensor, exponent: float) -> Tensor:
-    # The gradient of a power below 1 is infinite at 0.
-    return base.clamp(min=LOWEST_PROBABILITY) ** exponent
+class GKGNetBlock(GradientCheckpointingLayer, Block):
+    """Patch-level block that transformers' gradient checkpointing recomputes."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # transformers sets this function in all blocks, whatever model they are part of.
+        if name == "_gradient_checkpointing_func":
+            value = partial(checkpoint_block, value, self)
+        super().__setattr__(name, value)
+
+
+@dataclass
+class GKGNetModelOutput(ModelOutput):
+    """Output of `GKGNetModel`.
+
+    Args:
+        last_hidden_state (`Tensor` of shape (B, C4, H/32, W/32)): feature map of the last stage, sides rounded up.
+        pooler_output (`Tensor` of shape (B, C4)): its global average.
+        label_hidden_state (`Tensor` of shape (B, L, C4)): label nodes; None in a network without them.
+        hidden_states (`tuple` of `Tensor` (B, C_i, H_i, W_i)): after the stem and after each stage, on request.
+        label_neighbors (`tuple` of `Tensor` (B, G, L, K), int64): on request, for each stage which of its patches
+            (row-major position) each label looked at, nearest first; None for a stage without cross-level module.
+    """
+
+    last_hidden_state: Tensor | None = None
+    pooler_output: Tensor | None = None
+    label_hidden_state: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    label_neighbors: tuple[Tensor | None, ...] | None = None
+
+
+@dataclass
+class GKGNetImageClassifierOutput(ModelOutput):
+    """Output of `GKGNetForImageClassification`.
+
+    Args:
+        loss (scalar `Tensor`): where labels were given.
+        logits (`Tensor` of shape (B, L)): scores before the sigmoid.
+        hidden_states, label_neighbors: on request, as in `GKGNetModelOutput`.
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    label_neighbors: tuple[Tensor | None, ...] | None = None
 
 
 class GKGNetPreTrainedModel(PreTrainedModel):

@@ -23,7 +23,7 @@ from torch.utils.checkpoint import checkpoint
 from .group_knn import find_neighbors, max_relative
 
 
-class ConvNorm(nn.Sequential):
+class ConvNorm(nn.Module):
     """Convolution with bias, then batch norm."""
 
     def __init__(self, in_channels, out_channels, kernel_size=1, stride=1, groups=1, device=None, dtype=None):

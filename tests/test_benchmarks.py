@@ -76,7 +76,7 @@ def test_networks_that_cannot_be_measured_are_refused(networks, capsys):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_floor_makes_all_multiply_adds_of_the_network(train, dtype):
     floor = replace(TINY, path="floor", dtype=dtype, batch_size=2, train=train)
-    network = replace(floor, path=contenders.reference_path(train))
+    network = replace(floor, path=contenders.baseline_path(train))
     assert multiply_adds(build(floor)) == multiply_adds(build(network)) > 0
 
 

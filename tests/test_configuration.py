@@ -5,7 +5,11 @@ import pytest
 import transformers
 from huggingface_hub.errors import StrictDataclassError
 
-from gkgnet_hf import GKGNetConfig
+from gkgnet_hf import GKGNetConfig, GKGNetForImageClassification
+from gkgnet_hf.hub.card import create_model_card
+from gkgnet_hf.predict import model_label_names
+
+from .test_models import small_config
 
 
 @pytest.mark.parametrize(
@@ -153,6 +157,15 @@ def test_ids_of_labels_are_ascending_numbers_however_they_are_given(labels, tmp_
         assert list(each.id2label.items()) == list(enumerate(NAMES))
         assert each.label2id == {name: i for i, name in enumerate(NAMES)}
         assert each.num_labels == 12
+
+
+def test_names_of_many_labels_are_right_where_they_are_read():
+    config = small_config(id2label={str(i): name for i, name in enumerate(NAMES)})
+    model = GKGNetForImageClassification(config)
+    assert model_label_names(model) == NAMES
+    card = create_model_card(config, "many").text
+    assert sorted(NAMES, key=card.index) == NAMES
+    assert list(json.loads(json.dumps(config.id2label)).values()) == NAMES  # as an ONNX file has them
 
 
 @pytest.mark.parametrize(

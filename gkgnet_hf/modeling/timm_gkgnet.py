@@ -263,6 +263,9 @@ def checkpoint_filter_fn(state_dict: dict[str, Any], model: PyramidVisionGNN) ->
     return renamed
 
 
+FILES = "https://github.com/huawei-noah/Efficient-AI-Backbones/releases/download/pyramid-vig/"
+
+
 def _cfg(**kwargs: Any) -> dict[str, Any]:
     return {
         "num_classes": 1000,
@@ -299,8 +302,6 @@ def _gkgnet_cfg(file: str) -> dict[str, Any]:
         "Recognition",
     )
 
-
-FILES = "https://github.com/huawei-noah/Efficient-AI-Backbones/releases/download/pyramid-vig/"
 
 # gkgnet_* start from the weights of Pyramid ViG, as in the paper, and are trained with GKGNet's own preprocessing.
 default_cfgs = generate_default_cfgs(

@@ -88,6 +88,7 @@ def test_every_round_starts_with_another_contender():
     assert all(len(each) == 2 for each in times.values())
 
 
+@pytest.mark.slow
 def test_a_network_needs_more_memory_than_its_imports():
     measured = fresh(memory, replace(TINY, path="optimised"))
     assert fresh(imports)["cpu"] < measured["built_MB"] < measured["steps_MB"] <= measured["peak_MB"]

@@ -74,6 +74,7 @@ def logits_of(model, pixel_values):
     return model(pixel_values).logits
 
 
+@pytest.mark.slow
 def test_a_program_is_read_without_this_package_and_gives_the_same_logits(run, workplace, model):
     assert run("export", "model", "pt2", "--format", "pt2")[:2] == (0, "pt2\n")
     program = torch.export.load(workplace / "pt2" / "model.pt2")

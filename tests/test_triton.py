@@ -45,12 +45,14 @@ def run_python(*arguments, **environment):
     Version(triton.__version__) < Version("3.7") and Version(numpy.__version__) >= Version("2.4"),
     reason="the interpreter of this Triton counts loops with arrays that this NumPy takes for no numbers",
 )
+@pytest.mark.slow
 def test_in_the_interpreter_the_kernels_are_the_reference_functions():
     # In a process of its own: the interpreter is chosen when Triton is imported, and for all of Triton.
     output = run_python("-m", "pytest", "-p", "no:cacheprovider", "tests/interpreted.py", TRITON_INTERPRET="1")
     assert " passed" in output
 
 
+@pytest.mark.slow
 def test_without_triton_everything_works():
     assert "gradients: True" in run_python("-c", WITHOUT_TRITON)
 

@@ -229,7 +229,9 @@ def evaluate(
     for sentence in source.assumptions:
         logging.info("%s", sentence)
     assert isinstance(data, Dataset)
-    data = check_images(data, options["on_bad_image"], split=source.split_read(split))
+    data = check_images(
+        data, options["on_bad_image"], split=source.split_read(split), num_channels=network.config.num_channels
+    )
     result = evaluate_model(network, processor, data, batch_size, num_workers)
     if fit:
         result = result.fitted(per_label=fit == "per-label")
@@ -267,8 +269,10 @@ def predict(
     if as_json and as_csv:
         raise ValueError("--json and --csv exclude each other")
     files = [str(file) for file in find_images(images)]
-    data = check_images(Dataset.from_dict({"image": files, "file": files}).cast_column("image", Image()), on_bad_image)
-    predictions = predict_labels(*_load(model), data, top_k=top_k, threshold=threshold, batch_size=batch_size)
+    loaded, processor = _load(model)
+    data = Dataset.from_dict({"image": files, "file": files}).cast_column("image", Image())
+    data = check_images(data, on_bad_image, num_channels=loaded.config.num_channels)
+    predictions = predict_labels(loaded, processor, data, top_k=top_k, threshold=threshold, batch_size=batch_size)
     found = [{"image": file, "labels": labels} for file, labels in zip(data["file"], predictions, strict=True)]
     if as_json:
         typer.echo(json.dumps(found, indent=2))

@@ -153,3 +153,25 @@ def test_a_table_without_a_no_asks_for_one(tmp_path):
     (tmp_path / "metadata.csv").write_text("file_name,cat,dog\n" + "".join(f"{i}.png,1,1\n" for i in range(4)))
     with pytest.raises(ValueError, match="says no: they hold '1'; write 0 there"):
         read(tmp_path)
+
+
+def test_the_name_above_all_categories_is_no_label(tmp_path):
+    for split in ("train", "valid"):
+        for place in range(len(SETS)):
+            draw(tmp_path / split / f"{split}{place}.png")
+        above = [{"id": 0, "name": "things", "supercategory": "none"}]
+        categories = [{"id": i + 1, "name": name, "supercategory": "things"} for i, name in enumerate(NAMES)]
+        content = {
+            "images": [{"id": i, "file_name": f"{split}{i}.png"} for i in range(len(SETS))],
+            "categories": above + categories,
+            "annotations": [
+                {"id": 10 * i + j, "image_id": i, "category_id": NAMES.index(name) + 1, "bbox": [0, 0, 2, 2], "area": 4}
+                for i, labels in enumerate(SETS)
+                for j, name in enumerate(labels)
+            ],
+        }
+        (tmp_path / split / "_annotations.coco.json").write_text(json.dumps(content))
+    names, targets, said = read(tmp_path)
+    assert names == NAMES
+    np.testing.assert_array_equal(targets, TARGETS)
+    assert any("'things'" in sentence for sentence in said)

@@ -1,5 +1,6 @@
 """Pictures of any kind are read right or refused with the reason, whatever their size."""
 
+import json
 import os
 import pickle
 import sqlite3
@@ -17,7 +18,7 @@ from datasets import Dataset
 from datasets import Image as ImageFeature
 from huggingface_hub import constants
 from PIL import Image, ImageDraw
-from transformers import ViTImageProcessor
+from transformers import AutoImageProcessor, ViTImageProcessor
 
 from gkgnet_hf import GKGNetConfig, create_image_processor
 from gkgnet_hf.data import pictures
@@ -30,7 +31,9 @@ from gkgnet_hf.data.pictures import (
     open_picture,
     picture_reader,
 )
-from gkgnet_hf.predict import read_images
+from gkgnet_hf.predict import load_model, predict_scores, read_images
+from gkgnet_hf.training.experiment import run_training
+from gkgnet_hf.training.recipe import read_recipe
 from gkgnet_hf.training.transforms import (
     TransformedDataset,
     eval_transform,
@@ -511,3 +514,24 @@ def test_bands_are_scaled_by_their_mean_and_deviation(tmp_path, augmentation):
     torch.testing.assert_close(
         read_images(processor, paths)[0], eval_transform(processor)(open_picture(paths[0], None, 5))
     )
+
+
+def test_a_model_of_five_bands_is_trained_measured_and_asked(tmp_path):
+    tifffile = pytest.importorskip("tifffile")
+    rng = np.random.default_rng(0)
+    for label, place in ((label, place) for label in ("wet", "dry") for place in range(4)):
+        folder = tmp_path / "fields" / label
+        folder.mkdir(parents=True, exist_ok=True)
+        bands = rng.integers(0, 10_000, (5, 40, 40), dtype=np.uint16)
+        tifffile.imwrite(folder / f"{label}{place}.tif", bands, photometric="minisblack", planarconfig="separate")
+    out = tmp_path / "out"
+    words = ["custom", "--dataset", str(tmp_path / "fields"), "--backbone_checkpoint", "none", "--output_dir", str(out)]
+    words += ["--config", json.dumps({"num_channels": 5, "hidden_sizes": [16, 16, 32, 32], "depths": [1, 1, 1, 1]})]
+    words += ["--use_cpu", "--max_steps", "2", "--image_size", "64", "--per_device_train_batch_size", "2"]
+    words += ["--dataloader_num_workers", "0", "--report_to", "none", "--disable_tqdm", "true"]
+    assert 0 <= run_training(read_recipe(words))["eval_mAP"] <= 100
+    model, processor = load_model(str(out)), AutoImageProcessor.from_pretrained(out)
+    assert len(processor.image_mean) == 5
+    assert 4000 < 255 * np.mean(processor.image_mean) < 6000
+    scores = predict_scores(model, processor, [tmp_path / "fields" / "wet" / "wet0.tif"])
+    assert np.isfinite(scores).all()

@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow.compute as pc
 from datasets import Dataset, Image
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
 from .pictures import READABLE_SUFFIXES, check_pictures
 
@@ -104,6 +103,7 @@ def check_images(
     on_bad_image: OnBadImage = "error",
     bad_images_file: str | os.PathLike[str] | None = None,
     split: str = "",
+    num_channels: int = 3,
 ) -> Dataset:
     """Decode every image once, and leave out what cannot be decoded.
 
@@ -111,6 +111,7 @@ def check_images(
         dataset: with a column `image`; rows are counted from 0 as they stand in it.
         on_bad_image, bad_images_file: as for `report_bad_images`.
         split: the split that these rows are, to be named with a bad one.
+        num_channels: that the model takes, as for `open_picture`.
 
     Raises:
         ValueError: if an image cannot be decoded and `on_bad_image` is `"error"`, or no image is left.
@@ -120,15 +121,16 @@ def check_images(
 
         train = check_images(load_coco(images, annotations), on_bad_image="skip", bad_images_file="bad.csv")
     """
-    return drop_bad_images(dataset, find_bad_images(dataset, split), on_bad_image, bad_images_file)
+    return drop_bad_images(dataset, find_bad_images(dataset, split, num_channels), on_bad_image, bad_images_file)
 
 
-def find_bad_images(dataset: Dataset, split: str = "") -> list[BadImage]:
+def find_bad_images(dataset: Dataset, split: str = "", num_channels: int = 3) -> list[BadImage]:
     """Decode every image once, on all cores, keep none of them, and say which cannot be decoded.
 
     Args:
         dataset: with a column `image`; rows are counted from 0 as they stand in it.
         split: the split that these rows are, to be named with a bad one.
+        num_channels: that the model takes, as for `open_picture`.
 
     Raises:
         TypeError: for a streaming dataset, which is checked as it streams.
@@ -138,15 +140,10 @@ def find_bad_images(dataset: Dataset, split: str = "") -> list[BadImage]:
     encoded = dataset.with_format(None).select_columns("image").cast_column("image", Image(decode=False))
     paths, problems = image_files(dataset, repeated=False)
     rows = [row for row in range(len(dataset)) if row not in problems]
-    progress = tqdm(rows, desc="Checking images", unit="image")
-    found = check_pictures(_content(encoded[row]["image"]) for row in progress)
+    images = (encoded[row]["image"] for row in rows)
+    found = check_pictures(images, num_channels, total=len(rows))
     problems |= {rows[place]: problem for place, problem in found.items()}
     return [BadImage(row, paths[row], problems[row], split) for row in sorted(problems)]
-
-
-def _content(image: dict) -> str | bytes:
-    """The bytes of an image that is not decoded, or its path."""
-    return image["bytes"] if image["bytes"] is not None else image["path"]
 
 
 def image_files(dataset: Dataset, repeated: bool = True) -> tuple[list[str], dict[int, str]]:
@@ -177,8 +174,8 @@ def image_suffixes() -> frozenset[str]:
     return READABLE_SUFFIXES
 
 
-def image_problem(image: dict | None) -> str | None:
-    """Why an image that is not decoded, a dict of `path` and `bytes`, cannot be decoded; None if it can."""
-    if not image or (image.get("bytes") is None and not image.get("path")):
-        return NO_IMAGE
-    return check_pictures([_content(image)]).get(0)
+def image_problems(images: Sequence[dict | None]) -> dict[int, str]:
+    """Why images that are not decoded, dicts of `path` and `bytes`, cannot be: place → problem."""
+    there = [place for place, image in enumerate(images) if image and (image["bytes"] is not None or image["path"])]
+    found = check_pictures([images[place] or {} for place in there], use_cache=False)
+    return dict.fromkeys(set(range(len(images))) - set(there), NO_IMAGE) | {there[i]: p for i, p in found.items()}

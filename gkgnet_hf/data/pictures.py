@@ -136,6 +136,7 @@ def check_pictures(
     num_channels: int = 3,
     num_workers: int | None = None,
     use_cache: bool = True,
+    total: int | None = None,
 ) -> dict[int, str]:
     """Which pictures cannot be used, and why.
 
@@ -149,6 +150,7 @@ def check_pictures(
         num_workers: threads that decode; default, one per core. All of them together hold no more pixels than one
             picture may have.
         use_cache: remember good files, in the folder `gkgnet_hf` of the Hugging Face cache (`HF_HOME`).
+        total: how many files an iterator makes, for the progress bar.
 
     Returns:
         For each file that cannot be used its place in `files`, counted from 0, and the reason.
@@ -161,9 +163,9 @@ def check_pictures(
     problems: dict[int, str] = {}
     paged: list[str] = []
     check = partial(_check, budget=_PixelBudget(), num_channels=num_channels)
-    progress = tqdm(
-        total=len(files) if isinstance(files, Sized) else None, desc="Checking pictures", unit="picture", delay=3
-    )
+    if total is None and isinstance(files, Sized):
+        total = len(files)
+    progress = tqdm(total=total, desc="Checking pictures", unit="picture", delay=3)
     iterator, start = iter(files), 0
     with _GoodFiles(use_cache) as good, progress, ThreadPoolExecutor(num_workers or _num_cores()) as threads:
         while chunk := list(islice(iterator, CHUNK)):

@@ -9,7 +9,7 @@ from datasets import Dataset, Features, Image, IterableDataset
 
 from .annotations import read_rows, renamed_columns, understand, understand_columns
 from .cells import ANSWERS, BLANK, answer_values, cell_counts, dtype
-from .checks import BadImage, image_problem, report_bad_images
+from .checks import BadImage, image_problems, report_bad_images
 from .columns import Roles
 from .labels import NEGATIVE, POSITIVE, UNKNOWN, Unlabeled, multilabel_features
 from .options import ReadOptions
@@ -118,8 +118,9 @@ class _Batches:
         columns: dict[str, list[Any]] = {new: batch[old] for old, new in self.renames.items()}
         problems = labels.problems
         if self.options.on_bad_image == "skip":
-            found = {row: image_problem(columns["image"][row]) for row in np.flatnonzero(keep).tolist()}
-            problems = {row: problem for row, problem in found.items() if problem} | problems
+            kept = np.flatnonzero(keep).tolist()
+            found = image_problems([columns["image"][row] for row in kept])
+            problems = {kept[place]: problem for place, problem in found.items()} | problems
         files = [(image or {}).get("path") or "" for image in columns["image"]]
         bad = [BadImage(indices[row], files[row], problems[row]) for row in sorted(problems)]
         report_bad_images(bad, self.options.on_bad_image, self.options.bad_images_file)

@@ -24,6 +24,7 @@ from ..evaluation.results import evaluate_scores, label_areas
 from ..files import last_checkpoint
 from ..hub.card import inherited_metadata
 from ..hub.model_folder import CARD_FILE, EVALUATION_FILE, RECIPE_FILE, without_paths
+from ..modeling.configuration_gkgnet import VARIANTS, GKGNetConfig
 from ..modeling.image_processing_gkgnet import create_image_processor
 from ..predict import model_label_names
 from .initialize import create_model
@@ -111,7 +112,8 @@ def load_datasets(recipe: Recipe, output: Path) -> tuple[Dataset | IterableDatas
         dataset = source.load(split, labels, hold_out=data.eval_split is not None)
         labels = label_names(dataset)
         if isinstance(dataset, Dataset) and data.check_data:
-            (bad,) = broadcast_object_list([find_bad_images(dataset, split) if main_process else None])
+            bad = find_bad_images(dataset, split, _num_channels(recipe)) if main_process else None
+            (bad,) = broadcast_object_list([bad])
             dataset = drop_bad_images(dataset, bad, data.on_bad_image, bad_images_file)
         if main_process:
             logger.info("%s, %s: %s", data.dataset, source.split_read(split), summarize(dataset))
@@ -120,6 +122,15 @@ def load_datasets(recipe: Recipe, output: Path) -> tuple[Dataset | IterableDatas
         for sentence in source.assumptions:
             logger.info("%s", sentence)
     return datasets[0], datasets[1] if len(datasets) == 2 else None
+
+
+def _num_channels(recipe: Recipe) -> int:
+    """The channels of the model to be trained, before it is made."""
+    given = (recipe.model.config or {}).get("num_channels")
+    start = recipe.model.model_name_or_path
+    if given is not None or start in VARIANTS or Path(start).is_file():
+        return 3 if given is None else given
+    return GKGNetConfig.from_pretrained(start).num_channels
 
 
 def _check_not_test(split: str, source: MultiLabelSource) -> None:

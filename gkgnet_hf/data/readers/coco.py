@@ -125,6 +125,13 @@ def _read(file: Path, folders: Sequence[Path] | None, options: ReadOptions, spli
     categories = sorted(coco.dataset["categories"], key=lambda category: category["id"])
     if not categories:
         raise ValueError(f"{file} lists no categories")
+    used = {annotation["category_id"] for annotation in coco.dataset["annotations"]}
+    first, others = categories[0], categories[1:]
+    # Roboflow lists the name of the whole set as category 0 above the others, and no instance has it.
+    is_group = first.get("supercategory") in ("none", "", None) and first["id"] not in used
+    if is_group and others and all(category.get("supercategory") == first["name"] for category in others):
+        categories = others
+        options.assume(f"{first['name']!r} is the name above all other categories, and no label itself")
     id_of = {category["id"]: i for i, category in enumerate(categories)}
     image_ids = sorted(coco.imgs)
     row_of = {image_id: row for row, image_id in enumerate(image_ids)}

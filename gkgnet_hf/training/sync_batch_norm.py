@@ -41,6 +41,8 @@ class CPUSyncBatchNorm(_BatchNorm):
         count = input.new_full((1,), input.numel() / input.shape[1])
         sums = SumOverProcesses.apply(torch.cat([input.sum(dims), count]))
         mean, count = sums[:-1] / sums[-1].detach(), sums[-1].detach()
+        if count < 2:
+            raise ValueError(f"Expected more than 1 value per channel over all processes, got {tuple(input.shape)}")
         centered = input - mean.view(shape)
         squares = SumOverProcesses.apply(centered.square().sum(dims))
         with torch.no_grad():

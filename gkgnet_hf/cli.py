@@ -24,7 +24,7 @@ from transformers import AutoImageProcessor, TrainingArguments, ViTImageProcesso
 from .data.checks import check_images
 from .data.digits import make_digits
 from .data.imagefolder import write_imagefolder
-from .data.inspection import describe, load_splits_to_inspect, write_contact_sheet
+from .data.inspection import check_sheet, describe, load_splits_to_inspect, write_contact_sheet
 from .data.label_sets import read_labels
 from .data.labels import label_names
 from .data.sources import MultiLabelSource, load_multilabel_dataset
@@ -390,6 +390,8 @@ def inspect_data(
 ) -> None:
     """Print what is understood of a data set, and what was assumed where nothing says it."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    if preview is not None:
+        check_sheet(preview)  # before the long work
     source = MultiLabelSource(dataset, dataset_config_name, **options)
     datasets = load_splits_to_inspect(source, split, check_data)
     typer.echo(describe(source, datasets))

@@ -86,7 +86,7 @@ def is_blank(value: Any) -> bool:
 
 
 def answer_share(counts: Mapping[str, int]) -> float:
-    """The share of the cells with content that are answers: numbers, or where there are none words, if all cells are.
+    """The share of the cells with content that are answers: numbers, or where there are none words, if most cells are.
 
     Args:
         counts: cell, as `normal` writes it → how often it stands there.
@@ -95,7 +95,8 @@ def answer_share(counts: Mapping[str, int]) -> float:
     if not total:
         return 0.0
     if counts.keys().isdisjoint(NUMBERS):
-        return float(all(cell in ANSWERS or cell in BLANK for cell in counts))
+        share = sum(count for cell, count in counts.items() if cell in ANSWERS) / total
+        return share if share >= 0.8 else 0.0
     return sum(count for cell, count in counts.items() if cell in NUMBERS | NOT_KNOWN) / total
 
 
@@ -428,6 +429,11 @@ def _from_names(name: str, lists: Lists, options: CellOptions, wanted: Sequence[
         )
     if not names:
         raise ValueError(f"Column {name!r} has no label in any row")
+    if 2 * sum(bool(re.search(r":\d*\.?\d+\)?$", label)) for label in names) > len(names):
+        raise ValueError(
+            f"Column {name!r} has names with numbers behind them, such as {names[0]!r}: leave them out, or write a "
+            "column for each label"
+        )
     position = {label: i for i, label in enumerate(names)}
     ids = np.array([position.get(spelled[value], -1) for value in lists.values], dtype=np.int64)
     kept = ids >= 0

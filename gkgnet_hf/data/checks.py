@@ -94,7 +94,7 @@ def drop_bad_images(
 def keep_rows(dataset: Dataset, keep: NDArray[np.bool_]) -> Dataset:
     """The rows where `keep` (N,) is true; ValueError if there are none."""
     if not keep.any():
-        raise ValueError(f"No image is left of {len(keep):,}")
+        raise ValueError(f"No image is left of {len(keep):,}: none has a label and can be used")
     return dataset if keep.all() else dataset.select(np.flatnonzero(keep))
 
 

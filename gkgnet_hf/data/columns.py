@@ -38,7 +38,7 @@ CONFIDENCE_COLUMNS = frozenset((
 OTHER_COLUMNS = frozenset((
     "fold", "folds", "kfold", "index", "idx", "sex", "gender", "age", "patient", "patientid", "patientgender",
     "patientage", "id", "uid", "width", "height", "annotationid", "annotator", "annotators", "createdat", "updatedat",
-    "leadtime", "source", "radid", "viewposition", "followup",
+    "leadtime", "source", "radid", "viewposition", "followup", "verified", "reviewed", "checked",
 ))  # fmt: skip
 PARTITIONS = {"0": "train", "1": "validation", "2": "test"}
 

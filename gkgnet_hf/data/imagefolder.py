@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import fsspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 from datasets import ClassLabel, Dataset, Features, Image, List, Value
@@ -35,15 +36,17 @@ def write_imagefolder(source: MultiLabelSource, out: str | os.PathLike[str]) -> 
     if any(folder.iterdir()):
         raise FileExistsError(f"{folder} must be empty, it holds {next(folder.iterdir()).name}")
     labels = source.options.labels
+    splits = {}
     for split in source.splits:
-        dataset = source.load(split, labels, hold_out=False)
-        assert isinstance(dataset, Dataset)
-        labels = label_names(dataset)
-        _write_split(dataset, folder / split)
+        splits[split] = source.load(split, labels, hold_out=False)
+        labels = label_names(splits[split])
+    has_unknown = any(stored_labels(dataset).count(UNKNOWN).any() for dataset in splits.values())
+    for split, dataset in splits.items():
+        _write_split(dataset, folder / split, has_unknown)
     return folder
 
 
-def _write_split(dataset: Dataset, folder: Path) -> None:
+def _write_split(dataset: Dataset, folder: Path, has_unknown: bool) -> None:
     folder.mkdir()
     names = label_names(dataset)
     encoded = dataset.select_columns("image").cast_column("image", Image(decode=False))
@@ -66,17 +69,18 @@ def _write_split(dataset: Dataset, folder: Path) -> None:
     stored = stored_labels(dataset)
     features = Features({"file_name": Value("string"), "labels": List(ClassLabel(names=names))})
     columns = {"file_name": pa.array(files), "labels": dataset.with_format("arrow")[:]["label_ids"]}
-    if stored.count(UNKNOWN).any():
-        dense_negative = [[] for _ in files]  # type: list[list[int]]
+    if has_unknown:
+        starts = np.searchsorted(stored.rows, np.arange(stored.num_rows + 1))
+        negatives = []
         for row in range(stored.num_rows):
-            cells = slice(*(int(i) for i in (stored.rows.searchsorted(row), stored.rows.searchsorted(row + 1))))
-            ids, values = stored.ids[cells], stored.values[cells]
+            cells = slice(starts[row], starts[row + 1])
             if stored.rest == NEGATIVE:
-                dense_negative[row] = sorted(set(range(len(names))) - set(ids.tolist()))
+                found = np.setdiff1d(np.arange(len(names)), stored.ids[cells])
             else:
-                dense_negative[row] = ids[values == NEGATIVE].tolist()
+                found = stored.ids[cells][stored.values[cells] == NEGATIVE]
+            negatives.append(found.tolist())
         features["negative_labels"] = List(ClassLabel(names=names))
-        columns["negative_labels"] = pa.array(dense_negative, pa.list_(pa.int64()))
+        columns["negative_labels"] = pa.array(negatives, pa.list_(pa.int64()))
     table = pa.table(columns).cast(features.arrow_schema)
     pa.parquet.write_table(table, folder / "metadata.parquet")
 

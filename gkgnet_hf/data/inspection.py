@@ -98,6 +98,17 @@ def commonest_pairs(datasets: list[Dataset]) -> list[tuple[str, str, int]]:
     return [(names[pairs.row[i]], names[pairs.col[i]], int(pairs.data[i])) for i in order if pairs.data[i] > 0]
 
 
+def check_sheet(path: str | os.PathLike[str]) -> Path:
+    """A path that a picture can be written to; errors as in `write_contact_sheet`."""
+    path = Path(path)
+    Image.init()
+    if Image.EXTENSION.get(path.suffix.lower()) not in Image.SAVE:
+        raise ValueError(f"--preview writes a picture such as sheet.png, got {path}")
+    if not path.absolute().parent.is_dir():
+        raise FileNotFoundError(f"There is no folder {path.parent} to write {path.name} into")
+    return path
+
+
 def write_contact_sheet(datasets: Mapping[str, Dataset], path: str | os.PathLike[str], seed: int = 0) -> Path:
     """Write a picture of 16 images, drawn at random from all splits, each with its labels below.
 
@@ -110,12 +121,7 @@ def write_contact_sheet(datasets: Mapping[str, Dataset], path: str | os.PathLike
         ValueError: for a suffix that Pillow does not write.
         FileNotFoundError: if there is no folder to write into.
     """
-    path = Path(path)
-    Image.init()
-    if Image.EXTENSION.get(path.suffix.lower()) not in Image.SAVE:
-        raise ValueError(f"--preview writes a picture such as sheet.png, got {path}")
-    if not path.absolute().parent.is_dir():
-        raise FileNotFoundError(f"There is no folder {path.parent} to write {path.name} into")
+    path = check_sheet(path)
     rows = [(split, row) for split, dataset in datasets.items() for row in range(len(dataset))]
     chosen = np.random.default_rng(seed).permutation(len(rows))[:SHEET]
     columns = math.ceil(math.sqrt(len(chosen)))

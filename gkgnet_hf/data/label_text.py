@@ -10,6 +10,7 @@ from typing import Any
 
 STRONG_SEPARATORS = "|;\n\t"
 WEAK_SEPARATORS = ("/", "&", "+", " and ", ":", "-", "_")  # that are parts of names as well
+FILLERS = frozenset({"a", "an", "and", "of", "the", "with", "in", "on", "is", "or", "und", "et"})  # of sentences
 WRAPPED = re.compile(
     r"(?:\w+\.)*(?:array|tensor|list|tuple|set|frozenset)\((.*?)(?:,\s*(?:dtype|device)=[^\[\]]*)?\)", re.DOTALL
 )
@@ -129,6 +130,11 @@ def find_separation(
         ValueError: if it cannot be told.
     """
     filled = [text for text in texts if text]
+    if len(filled) > 1 and all(re.fullmatch("[01]{2,}", text) for text in filled) and len(set(map(len, filled))) == 1:
+        raise ValueError(
+            f"Column {name!r} has cells such as {shown_cell(filled[0])}: write answers with commas between them, or "
+            "pass --separator '' if each is one name"
+        )
     for separator in STRONG_SEPARATORS:
         if any(separator in text for text in filled):
             return _with_nested(name, filled, separator, assume)
@@ -177,6 +183,11 @@ def find_separation(
                 "names, or --separator '' if a cell is one name"
             )
         recurring = _recurrence(filled, None)
+        if recurring.some >= 0.5 and not FILLERS.isdisjoint(part.lower() for text in holding for part in text.split()):
+            raise ValueError(
+                f"Column {name!r} has cells such as {example}, which may be a sentence: name another --label-column, "
+                "pass --separator with what divides names, or --separator '' if a cell is one name"
+            )
         lengths = {len(text.split()) for text in filled}
         if recurring.some >= 0.9 and recurring.all >= 0.5 and recurring.mean >= 0.75 and len(lengths) > 1:
             assume(

@@ -61,6 +61,8 @@ class Places:
         """
         names = [_clean(cell) for cell in cells]
         local = [name for name in names if name and "://" not in name]
+        if len(local) < sum(map(bool, names)):
+            self._say(f"column {column!r} holds web addresses, which are read over the network whenever a picture is")
         if not local:
             return names
         step = max(1, len(local) // SAMPLE)

@@ -38,8 +38,8 @@ READERS: dict[str, Reader] = {
     "Label Studio": read_label_studio,
     "COCO": read_coco,
     "table": read_tables,
+    "files beside the pictures": read_sidecars,
     "JSON": read_json,
     "text list": read_text_lists,
-    "files beside the pictures": read_sidecars,
     "a folder per label": read_label_folders,
 }

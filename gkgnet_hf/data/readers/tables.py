@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.json
 import pyarrow.parquet
-from datasets import Dataset, Value, concatenate_datasets
+from datasets import Dataset, DatasetInfo, Features, Value, concatenate_datasets
 from datasets.fingerprint import generate_random_fingerprint
 
 from ..annotations import Splits, divide, understand, understand_columns, with_column
@@ -32,6 +32,7 @@ TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".xlsx")
 DELIMITERS = ",;\t|"
 NO_TABLE = re.compile(r"submission|list_eval_partition|-\d{5}(-of-\d{5})?$", re.IGNORECASE)
 NAME_TABLE = re.compile(r"label|class|categor|attribute|name|concept|description", re.IGNORECASE)
+TABLE_FOLDERS = frozenset({"annotations", "annotation", "labels", "metadata", "meta", "csv", "tables"})
 HEAD = 100_000  # bytes that show how a text file is written
 PEEK = 200  # rows that show what a table is
 
@@ -68,7 +69,9 @@ def find_tables(folder: Path, options: ReadOptions) -> dict[str, Path]:
             if split in found:
                 raise ValueError(f"{folder} has several tables of the split {split}: {found[split]}, {table}; name one")
             found[split] = table
-    return found
+    beside = [path for path in folder.iterdir() if path.is_dir() and path.name.lower() in TABLE_FOLDERS]
+    tables = [table for inside in beside for table in _tables_in(inside)]
+    return found or (_choose(folder, tables, options) if tables else {})
 
 
 def split_name(name: str) -> str | None:
@@ -91,7 +94,7 @@ def _choose(folder: Path, tables: list[Path], options: ReadOptions, one: bool = 
     reasons: dict[Path, str] = {}
     if len(tables) > 1:
         for table in tables:
-            if reason := _why_not(table, options):
+            if reason := _why_not(table, folder, options):
                 reasons[table] = reason
         usable = [table for table in tables if table not in reasons]
         if not usable:
@@ -112,15 +115,13 @@ def _choose(folder: Path, tables: list[Path], options: ReadOptions, one: bool = 
     return {str(split): table for split, table in zip(splits, tables, strict=True)}
 
 
-def _why_not(table: Path, options: ReadOptions) -> str | None:
+def _why_not(table: Path, root: Path, options: ReadOptions) -> str | None:
     """Why a table is none of pictures and labels; None if it is one, or it is not clear how to read it."""
     try:
         head = read_table(table, options, PEEK)
         column = find_image_column(head.features, head.data.table, options.image_column)
         if _is_text(head.features[column]):
-            Places(table.parent, options.image_dir, options.image_suffix).find(
-                head[column][:], column, split_kind(table.stem)
-            )
+            Places(root, options.image_dir, options.image_suffix).find(head[column][:], column, split_kind(table.stem))
         understand_columns(head, replace(options, assumptions=[]))
     except NoLabelsError as error:
         return str(error)
@@ -151,10 +152,13 @@ def _together(tables: dict[str, Dataset]) -> tuple[Dataset, Any]:
     split_of = np.repeat(list(tables), [len(dataset) for dataset in datasets])
     if all(dataset.features == datasets[0].features for dataset in datasets):
         return concatenate_datasets(datasets), split_of
+    features = Features({name: feature for dataset in reversed(datasets) for name, feature in dataset.features.items()})
     arrow = pa.concat_tables(
         [dataset.data.table.replace_schema_metadata(None) for dataset in datasets], promote_options="permissive"
     )
-    return in_memory(arrow), split_of
+    features = Features({name: features[name] for name in arrow.column_names})
+    info = DatasetInfo(features=features) if arrow.schema.types == features.arrow_schema.types else None
+    return Dataset(arrow, info=info, fingerprint=generate_random_fingerprint()), split_of
 
 
 def _names_beside(tables: Iterable[Path]) -> dict[str, str] | None:
@@ -215,6 +219,8 @@ def read_csv(path: Path, options: ReadOptions, num_rows: int | None = None) -> p
     text = _text(path, options.encoding)
     if marked := re.match(r"sep=(.)\r?\n", text[:10]):
         text = text[marked.end() :]
+    if "\r" in text and "\n" not in text:
+        text = text.replace("\r", "\n")
     if not text.strip():
         raise ValueError("it is empty")
     head = text[:HEAD]
@@ -225,7 +231,7 @@ def read_csv(path: Path, options: ReadOptions, num_rows: int | None = None) -> p
     if not has_header:
         pictures = [i for i, cell in enumerate(header) if looks_like_picture(cell)]
         rest = "labels" if len(header) == 2 else None
-        names = ["image" if i == pictures[0] else rest or str(i) for i in range(len(header))]
+        names = ["image" if i == pictures[0] else rest or f"column {i + 1}" for i in range(len(header))]
         options.assume(f"{path.name} has no header: its first line names a picture")
     if len(set(names)) < len(names):
         raise ValueError(f"column {next(name for name in names if names.count(name) > 1)!r} stands there twice")
@@ -244,7 +250,9 @@ def read_csv(path: Path, options: ReadOptions, num_rows: int | None = None) -> p
             ),
         )
     except pa.ArrowInvalid as error:
-        hint = "; a cell with the delimiter in it must be quoted" if "Expected" in str(error) else ""
+        hint = ""
+        if "Expected" in str(error):
+            hint = f"; a cell with {delimiter!r} in it must be quoted, and the first line must name the columns"
         raise ValueError(f"{str(error).removeprefix('CSV parse error: ')}{hint}") from error
 
 

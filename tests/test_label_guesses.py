@@ -1,7 +1,9 @@
 """What folders and cells look like labels and are not, and separators that nobody expects."""
 
 import csv
+import io
 import json
+import tarfile
 
 import numpy as np
 import pytest
@@ -175,3 +177,64 @@ def test_the_name_above_all_categories_is_no_label(tmp_path):
     assert names == NAMES
     np.testing.assert_array_equal(targets, TARGETS)
     assert any("'things'" in sentence for sentence in said)
+
+
+def write_columns(folder, header, rows):
+    for place in range(len(rows)):
+        draw(folder / f"{place}.png")
+    with (folder / "metadata.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("file_name", *header), *((f"{i}.png", *row) for i, row in enumerate(rows))])
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "cell"),
+    [
+        ("text", lambda i: f"a {NAMES[i % 3]} in the garden"),
+        ("caption", lambda i: NAMES[i % 3]),
+        ("cost", lambda i: f"{1.5 * i}"),
+        ("camera", lambda i: f"serial{i}"),
+    ],
+)
+def test_one_other_column_that_is_no_labels_is_asked_about(tmp_path, name, cell):
+    folder = write_columns(tmp_path, [name], [[cell(i)] for i in range(12)])
+    with pytest.raises(ValueError, match=f"Pass --label-column {name} if these are the labels"):
+        read(folder)
+
+
+def test_one_other_column_of_labels_is_read_whatever_its_name(tmp_path):
+    folder = write_columns(tmp_path, ["was_seen"], [["|".join(labels)] for labels in SETS])
+    np.testing.assert_array_equal(read(folder)[1], TARGETS)
+
+
+def test_text_files_that_list_pictures_divide_them(tmp_path):
+    write_columns(tmp_path, ["labels"], [["|".join(labels)] for labels in SETS])
+    (tmp_path / "train_val_list.txt").write_text("".join(f"{i}.png\n" for i in range(5)))
+    (tmp_path / "test_list.txt").write_text("".join(f"{i}.png\n" for i in range(5, 7)))
+    source = MultiLabelSource(tmp_path)
+    assert source.splits == ["train", "test", "unlisted"]
+    assert [len(source.load(split, hold_out=False)) for split in source.splits] == [5, 2, 1]
+    assert any("test_list.txt, train_val_list.txt divide the pictures" in sentence for sentence in source.assumptions)
+    assert any("1 pictures stand in none of these files" in sentence for sentence in source.assumptions)
+
+
+def test_a_text_file_of_something_else_divides_nothing(tmp_path):
+    write_columns(tmp_path, ["labels"], [["|".join(labels)] for labels in SETS])
+    (tmp_path / "test.txt").write_text("notes on how this was tested\n")
+    assert MultiLabelSource(tmp_path).splits == ["train"]
+
+
+@pytest.mark.parametrize("content", [lambda s: {"labels": s}, lambda s: {name: int(name in s) for name in NAMES}])
+def test_the_json_of_a_webdataset_gives_labels(tmp_path, content):
+    draw(tmp_path / "picture.png")
+    picture = (tmp_path / "picture.png").read_bytes()
+    (tmp_path / "shards").mkdir()
+    with tarfile.open(tmp_path / "shards" / "shard-000.tar", "w") as archive:
+        for place, labels in enumerate(SETS):
+            for suffix, data in (("png", picture), ("json", json.dumps(content(labels)).encode())):
+                member = tarfile.TarInfo(f"{place:04d}.{suffix}")
+                member.size = len(data)
+                archive.addfile(member, io.BytesIO(data))
+    names, targets, _ = read(tmp_path / "shards")
+    assert names == NAMES
+    np.testing.assert_array_equal(targets, TARGETS)

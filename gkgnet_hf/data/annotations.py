@@ -1,6 +1,7 @@
 """From what a source says to a multi-label dataset: the one table that every reader gives, and its last steps."""
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,10 +19,11 @@ from .columns import Roles, find_image_column, find_roles
 from .labels import NEGATIVE, POSITIVE, UNKNOWN, Labels, Unlabeled, is_multilabel, multilabel_features, stored_labels
 from .options import ReadOptions
 from .places import Places
-from .splits import split_kind, split_order
+from .splits import SYNONYMS, split_kind, split_order
 
 SHAPE = ("image", "labels", "label_ids", "label_areas")
 SplitNames = NDArray[np.str_] | None
+MAX_LIST = 500_000_000  # bytes of a text file that lists pictures
 
 
 @dataclass
@@ -120,6 +122,8 @@ def understand(
     if folder is not None and isinstance(feature, Value) and "string" in feature.dtype:
         cells = images["image"][:]
         paths = _find_pictures(cells, roles.image, folder, split_of, options)
+        if split_of is None:
+            split_of = split_of_lists(paths, folder, options)
         if split_of is None:
             split_of = split_of_paths(paths, folder, options)
         images = with_column(images, "image", pa.array(paths, pa.string()))
@@ -237,6 +241,36 @@ def split_of_paths(paths: Sequence[str | None], folder: Path, options: ReadOptio
         return None
     options.assume(f"the folders of the pictures divide them: {', '.join(sorted(map(str, set(split_of))))}")
     return np.array(split_of)
+
+
+def split_of_lists(paths: Sequence[str | None], folder: Path, options: ReadOptions) -> SplitNames:
+    """The split of each picture where text files list those of each, as ChestX-ray14's `train_val_list.txt`.
+
+    A picture that several files list is of the last of training, validation and test.
+    """
+    names = [os.path.basename(path or "") for path in paths]
+    known = {*names, *(os.path.splitext(name)[0] for name in names)}
+    listed: dict[str, tuple[Path, str]] = {}
+    for file in sorted(folder.glob("*.txt")):
+        words = set(re.split(r"[\W\d_]+", file.stem.lower()))
+        kind = next((kind for kind, synonyms in SYNONYMS.items() if words & set(synonyms)), None)
+        if kind is None or file.stat().st_size > MAX_LIST:
+            continue
+        lines = [line.strip() for line in file.read_text("utf-8", errors="replace").splitlines() if line.strip()]
+        entries = [os.path.basename(line.replace("\\", "/")) for line in lines]
+        if entries and all(entry in known for entry in entries):
+            for entry in entries:
+                if entry not in listed or split_order(kind) > split_order(listed[entry][1]):
+                    listed[entry] = file, kind
+    if not listed:
+        return None
+    rest = "unlisted" if any(kind == "train" for _, kind in listed.values()) else "train"
+    found = [listed.get(name) or listed.get(os.path.splitext(name)[0]) for name in names]
+    files = sorted({file.name for file, _ in listed.values()})
+    options.assume(f"{', '.join(files)} divide the pictures")
+    if rest == "unlisted" and (count := found.count(None)):
+        options.assume(f"warning: {count:,} pictures stand in none of these files: their split is called unlisted")
+    return np.array([rest if entry is None else entry[1] for entry in found])
 
 
 def _one_row_each(

@@ -1,6 +1,7 @@
 """Which column of a table holds the images, which the labels, which the split; the others are named."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 from datasets import ClassLabel, Features, Image, LargeList, List, Value
 
-from .cells import NO, YES, CellOptions, answer_share, cell_counts, dtype, is_blank, normal, object_features
+from .cells import BLANK, NO, YES, CellOptions, answer_share, cell_counts, dtype, is_blank, normal, object_features
 from .places import looks_like_picture
 from .splits import split_kind
 
@@ -39,6 +40,11 @@ OTHER_COLUMNS = frozenset((
     "fold", "folds", "kfold", "index", "idx", "sex", "gender", "age", "patient", "patientid", "patientgender",
     "patientage", "id", "uid", "width", "height", "annotationid", "annotator", "annotators", "createdat", "updatedat",
     "leadtime", "source", "radid", "viewposition", "followup", "verified", "reviewed", "checked",
+))  # fmt: skip
+# Words about a picture that are no labels: such a column is asked about where no other is left.
+TEXT_COLUMNS = frozenset((
+    "text", "caption", "captions", "description", "title", "prompt", "alt", "alttext", "comment", "comments", "author",
+    "user", "username", "date", "time", "timestamp", "price", "rating", "score", "license", "ocr",
 ))  # fmt: skip
 PARTITIONS = {"0": "train", "1": "validation", "2": "test"}
 
@@ -168,6 +174,7 @@ def find_roles(
     candidates = [c for c in rest if plain(c) not in OTHER_COLUMNS | SPLIT_COLUMNS and c not in flags]
     candidates = [c for c in candidates if _holds_labels(features[c])]
     if len(candidates) == 1:
+        _check_only_column(candidates[0], features[candidates[0]], table[candidates[0]])
         options.assume(f"labels are read from column {candidates[0]!r}, the only one that is left")
         return Roles(image, candidates, splits=splits, others=[c for c in rest if c != candidates[0]])
     if not candidates:
@@ -177,6 +184,25 @@ def find_roles(
     raise ValueError(
         f"Cannot tell which of the columns {shown(rest)} holds the labels; name it with --label-column (several times "
         "where each label has its own column)"
+    )
+
+
+def _check_only_column(column: str, feature: Any, cells: pa.ChunkedArray) -> None:
+    """Stop where the one column that is left does not look like labels."""
+    counts = cell_counts(cells) if dtype(feature) else Counter()
+    filled = [cell for cell in counts if cell not in BLANK]
+    parts = Counter(part for cell in filled for part in set(re.split(r"[\s,;|/]+", cell)))
+    if plain(column) in TEXT_COLUMNS:
+        reason = "is named like text of another kind"
+    elif any(re.fullmatch(r"-?\d*\.\d+", cell) and float(cell) % 1 for cell in filled):
+        reason = "holds numbers"
+    elif len(filled) >= 10 and max(counts.values()) == 1 and max(parts.values()) == 1:
+        reason = "has another value in each row"
+    else:
+        return
+    raise ValueError(
+        f"No column is named like labels, and column {column!r} {reason}: it holds "
+        f"{', '.join(repr(cell[:40]) for cell in filled[:2])}. Pass --label-column {column} if these are the labels"
     )
 
 

@@ -25,7 +25,7 @@ from ..to_multilabel import stream_multilabel
 
 def read_hub(source: str | os.PathLike[str], config_name: str | None, options: ReadOptions) -> Splits:
     """The splits of a dataset of the datasets library; errors as in `MultiLabelSource`."""
-    splits = load_splits(source, config_name)
+    splits = {name: _without_shards(dataset) for name, dataset in load_splits(source, config_name).items()}
     path = Path(source)
     folder = path if path.is_dir() else None
     features = [dataset.features for dataset in splits.values()]
@@ -72,6 +72,19 @@ def load_splits(source: str | os.PathLike[str], config_name: str | None = None, 
     if isinstance(dataset, (DatasetDict, IterableDatasetDict)):
         return {str(name): split for name, split in dataset.items()}
     return {"train": dataset}
+
+
+def _without_shards(dataset: Dataset) -> Dataset:
+    """Of a WebDataset what its files say: the fields of `json` as columns, and no names of shards."""
+    if "__key__" not in dataset.column_names:
+        return dataset
+    if isinstance(dataset.features.get("json"), dict):
+        dataset = dataset.flatten()
+        inner = {name: name.removeprefix("json.") for name in dataset.column_names if name.startswith("json.")}
+        dataset = dataset.rename_columns({old: new for old, new in inner.items() if new not in dataset.column_names})
+    renames = {"cls": "label", "txt": "text"}
+    renames = {o: n for o, n in renames.items() if o in dataset.column_names and n not in dataset.column_names}
+    return dataset.remove_columns(["__key__", "__url__"]).rename_columns(renames)
 
 
 def is_saved(path: Path) -> bool:

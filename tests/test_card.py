@@ -411,7 +411,7 @@ def test_training_leaves_the_evaluation_and_the_card(tmp_path, monkeypatch):
     found = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     validation = load_multilabel_dataset("photos", "validation")
     again = evaluate(load_model("out"), AutoImageProcessor.from_pretrained("out"), validation).to_dict()
-    assert (found.pop("dataset"), found.pop("split")) == ("photos", "validation")
+    assert (found.pop("dataset"), found.pop("split")) == ("photos", "a held-out tenth of train")
     assert found == again
     assert metrics["eval_mAP"] == pytest.approx(found["metrics"]["mAP"])
     card = ModelCard.load("out/README.md")

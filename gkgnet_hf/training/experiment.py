@@ -74,7 +74,7 @@ def run_training(recipe: Recipe) -> dict[str, float]:
         _check_streaming(recipe)
     output = _prepare_output(recipe)
     set_seed(recipe.training.seed)
-    train, validation = load_datasets(recipe, output)
+    train, validation, eval_split = load_datasets(recipe, output)
     areas = label_areas(validation) if validation is not None else None  # an error of theirs comes before training
     trainer = build_trainer(recipe, train, validation)
     if trainer.is_world_process_zero():
@@ -87,15 +87,17 @@ def run_training(recipe: Recipe) -> dict[str, float]:
     trainer.save_metrics("train", result.metrics)
     metrics = result.metrics
     if validation is not None:
-        metrics = {**metrics, **_evaluate(trainer, recipe, areas)}
+        metrics = {**metrics, **_evaluate(trainer, recipe, eval_split, areas)}
     trainer.create_model_card()
     if recipe.training.push_to_hub:
         trainer.push_to_hub()
     return metrics
 
 
-def load_datasets(recipe: Recipe, output: Path) -> tuple[Dataset | IterableDataset, Dataset | IterableDataset | None]:
-    """The training and validation splits of a recipe, checked, with the same labels in the same order."""
+def load_datasets(
+    recipe: Recipe, output: Path
+) -> tuple[Dataset | IterableDataset, Dataset | IterableDataset | None, str | None]:
+    """The training and validation splits of a recipe, checked, with the same labels, and what the latter is called."""
     data, main_process = recipe.data, recipe.training.process_index == 0
     bad_images_file = output / BAD_IMAGES_FILE if main_process else None
     options = {field.name: getattr(data, field.name) for field in fields(ReadOptions) if hasattr(data, field.name)}
@@ -121,7 +123,9 @@ def load_datasets(recipe: Recipe, output: Path) -> tuple[Dataset | IterableDatas
     if main_process:
         for sentence in source.assumptions:
             logger.info("%s", sentence)
-    return datasets[0], datasets[1] if len(datasets) == 2 else None
+    if data.eval_split is None:
+        return datasets[0], None, None
+    return datasets[0], datasets[1], source.split_read(data.eval_split)
 
 
 def _num_channels(recipe: Recipe) -> int:
@@ -170,7 +174,9 @@ def build_trainer(
     )
 
 
-def _evaluate(trainer: MultiLabelTrainer, recipe: Recipe, areas: NDArray[np.float32] | None) -> dict[str, float]:
+def _evaluate(
+    trainer: MultiLabelTrainer, recipe: Recipe, eval_split: str | None, areas: NDArray[np.float32] | None
+) -> dict[str, float]:
     """Metrics of the validation split; all that is known of it goes into the output folder."""
     prediction = trainer.predict(trainer.eval_dataset, metric_key_prefix="eval")  # type: ignore[arg-type]
     metrics = prediction.metrics or {}
@@ -184,7 +190,7 @@ def _evaluate(trainer: MultiLabelTrainer, recipe: Recipe, areas: NDArray[np.floa
             threshold=trainer.model.config.decision_threshold,
             areas=areas,
         )
-        source = without_paths({"dataset": recipe.data.dataset, "split": recipe.data.eval_split})
+        source = without_paths({"dataset": recipe.data.dataset, "split": eval_split})
         path = Path(str(recipe.training.output_dir), EVALUATION_FILE)
         path.write_text(json.dumps({**source, **evaluation.to_dict()}, indent=2))
     return metrics

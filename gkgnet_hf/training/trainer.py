@@ -3,9 +3,9 @@
 import logging
 import shutil
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -166,13 +166,26 @@ class MultiLabelTrainer(Trainer):
         return self.lr_scheduler  # type: ignore[return-value]
 
     def _get_dataloader(self, *args: Any, is_training: bool = False, **kwargs: Any) -> DataLoader:
-        """As the Trainer's, but `dataloader_drop_last` is for training: no image is left out of an evaluation."""
+        """As the Trainer's, but no image is left out of an evaluation, and training drops a last batch of one image.
+
+        Batch statistics of one image are not defined where the feature map has one pixel.
+        """
         drop_last = self.args.dataloader_drop_last
-        self.args.dataloader_drop_last = drop_last and is_training
+        alone = is_training and not drop_last and self._last_image_is_alone()
+        if alone:
+            _warn_once("The last batch of an epoch would be one image, which is left out")
+        self.args.dataloader_drop_last = (drop_last or alone) and is_training
         try:
             return super()._get_dataloader(*args, is_training=is_training, **kwargs)  # type: ignore[misc]
         finally:
             self.args.dataloader_drop_last = drop_last
+
+    def _last_image_is_alone(self) -> bool:
+        """Whether the last training batch is one image; of several processes the data is evened out."""
+        if self.args.world_size > 1 or not isinstance(self.train_dataset, Sized):
+            return False
+        size = self.args.train_batch_size
+        return size > 1 and len(self.train_dataset) > size and len(self.train_dataset) % size == 1
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
         with self._averaged():
@@ -434,3 +447,8 @@ def _swap(one: nn.Module, other: nn.Module) -> None:
         kept = a.clone()
         a.copy_(b)
         b.copy_(kept)
+
+
+@cache
+def _warn_once(message: str) -> None:
+    logger.warning(message)

@@ -96,9 +96,10 @@ Source = Annotated[
 ]
 DatasetConfigName = Annotated[str | None, typer.Option(help="Configuration of a dataset on the Hub.")]
 OnBadImage = Annotated[
-    Literal["error", "skip"], typer.Option(help="Stop at images that cannot be used, or name and skip them.")
+    Literal["error", "skip"],
+    typer.Option(help="Stop with an error at images that cannot be used, or list and skip them."),
 ]
-BatchSize = Annotated[int, typer.Option(min=1, help="Images the network sees at once.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Images per batch.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON in place of the table.")]
 
 
@@ -111,10 +112,13 @@ READ_OPTIONS: dict[str, tuple[Any, str]] = {
     "none_label": (str | None, "Name that says that an image has none of the labels, as 'No Finding'."),
     "ignore_case": (bool, "Read label names that differ in case as one."),
     "image_dir": (str | None, "Folder of the pictures that a table names, where it is not found."),
-    "image_suffix": (str | None, "What the names of pictures in a table lack, as .jpg."),
+    "image_suffix": (str | None, "Suffix that the names of pictures in a table lack, such as .jpg."),
     "encoding": (str | None, "Encoding of a table that is not UTF-8, as cp1252."),
     "keep_unlabeled": (bool, "Keep images without any label."),
-    "on_bad_image": (Literal["error", "skip"], "Stop at images that cannot be used, or name and skip them."),
+    "on_bad_image": (
+        Literal["error", "skip"],
+        "Stop with an error at images that cannot be used, or list and skip them.",
+    ),
 }
 
 
@@ -201,7 +205,9 @@ def train(
 def evaluate(
     model: Model,
     dataset: Source,
-    split: Annotated[str, typer.Option(help="Split, or all; a tenth where there is none.")] = "validation",
+    split: Annotated[
+        str, typer.Option(help="Split to evaluate on, or all. Without such a split, a held-out tenth of the images.")
+    ] = "validation",
     dataset_config_name: DatasetConfigName = None,
     options: dict[str, Any] = {},  # noqa: B006
     batch_size: BatchSize = 16,
@@ -253,7 +259,9 @@ def predict(
     images: Annotated[list[str], typer.Argument(help="Image files, folders and glob patterns.", show_default=False)],
     top_k: Annotated[
         int | None,
-        typer.Option(min=1, help="So many labels, whatever their score; with --threshold at most so many."),
+        typer.Option(
+            min=1, help="Number of labels per image, whatever their score. With --threshold, the largest number."
+        ),
     ] = None,
     threshold: Annotated[
         float | None, typer.Option(min=0, max=1, help="Lowest score of a label (default: the model's own, else 0.5).")
@@ -335,10 +343,11 @@ def export(
 def push(
     folder: Annotated[Path, typer.Argument(help="Folder of a model, of transformers or timm.", show_default=False)],
     repo: Annotated[
-        str, typer.Argument(help="Repository on the Hub, as user/name; made if it is not there.", show_default=False)
+        str,
+        typer.Argument(help="Repository on the Hub, as user/name; created if it does not exist.", show_default=False),
     ],
     private: Annotated[bool, typer.Option("--private", help="Make it private.")] = False,
-    revision: Annotated[str | None, typer.Option(help="Branch (default: main); made if it is not there.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch (default: main); created if it does not exist.")] = None,
     create_pr: Annotated[bool, typer.Option("--create-pr", help="Propose it in a pull request.")] = False,
     overwrite_card: Annotated[
         bool, typer.Option("--overwrite-card", help="Replace the model card, even if somebody edited it on the Hub.")
@@ -359,10 +368,11 @@ def push(
 def card(
     folder: Annotated[Path, typer.Argument(help="Folder of a model, of transformers or timm.", show_default=False)],
     repo_id: Annotated[
-        str | None, typer.Option(help="What the snippets load, as user/name (default: the folder's name).")
+        str | None,
+        typer.Option(help="Repository that the card's snippets load, as user/name (default: the folder's name)."),
     ] = None,
     license: Annotated[
-        str | None, typer.Option(help="Licence of the weights, as apache-2.0 (default: that of the card so far).")
+        str | None, typer.Option(help="Licence of the weights, such as apache-2.0 (default: that of the card so far).")
     ] = None,
     dataset: Annotated[
         str | None, typer.Option(help="Name on the Hub of the data that the model learned from.")

@@ -46,7 +46,7 @@ def export_model(
         `out` as a Path.
 
     Raises:
-        FileExistsError: if `out` is there and not empty.
+        FileExistsError: if `out` exists and is not empty.
         ImportError: for "onnx" without the packages of the extra `export`.
         ValueError: as in `export_program`.
 

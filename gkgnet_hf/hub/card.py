@@ -1,7 +1,7 @@
 """Model cards: the text between two marks is this package's, everything else belongs to the author.
 
-The same holds for the metadata: what is generated is written anew each time, and any other field stays. Nothing is
-merged. The closing mark holds a digest of the card, which tells whether somebody has edited it since it was written.
+Generated fields of the metadata are rewritten each time, and other fields are kept. Nothing is merged. The closing
+mark holds a digest of the card, which tells whether somebody has edited it since it was written.
 """
 
 import hashlib

@@ -49,7 +49,7 @@ def convert_checkpoint(
         `out` as a Path.
 
     Raises:
-        FileExistsError: if `out` is there and not empty.
+        FileExistsError: if `out` exists and is not empty.
         FileNotFoundError: if there is no file.
         ValueError: for a file that is neither, or one that cannot be had in this format; for `labels` of another count
             than the classifier's, or without a classifier; as in `load_released_checkpoint`.

@@ -77,7 +77,7 @@ def read_config(folder: Path) -> GKGNetConfig | dict[str, Any]:
 
 
 def read_evaluation(folder: Path) -> dict[str, Any]:
-    """Content of evaluation.json; empty if it is not there. ValueError for wrong types in it."""
+    """Content of evaluation.json; empty if it does not exist. ValueError for wrong types in it."""
     path = folder / EVALUATION_FILE
     evaluation = read_values(path)
     for values in (evaluation, *(evaluation.get("per_label") or ())):
@@ -96,7 +96,7 @@ def read_training(folder: Path, otherwise: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_values(path: Path) -> dict[str, Any]:
-    """Names and values of a JSON or YAML file; none if it is not there.
+    """Names and values of a JSON or YAML file; none if it does not exist.
 
     Raises:
         ValueError: if it holds anything else.
@@ -114,7 +114,7 @@ def read_values(path: Path) -> dict[str, Any]:
 
 
 def read_text(path: Path) -> str | None:
-    """Text of a file, without a byte order mark; None if it is not there. ValueError if it is not UTF-8."""
+    """Text of a file, without a byte order mark; None if it does not exist. ValueError if it is not UTF-8."""
     if not path.is_file():
         return None
     try:

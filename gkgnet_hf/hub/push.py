@@ -202,11 +202,11 @@ def _check_network(folder: Path, config: GKGNetConfig | dict[str, Any], tensors:
 
 
 def _open_repository(api: HfApi, repo_id: str, private: bool) -> str:
-    """The full name of a repository, made if it is not there."""
+    """The full name of a repository, created if it does not exist."""
     if not api.repo_exists(repo_id):
         repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
     if private and not api.model_info(repo_id).private:
-        raise ValueError(f"{repo_id} is there already, and public")
+        raise ValueError(f"{repo_id} already exists and is public")
     return repo_id
 
 

@@ -61,7 +61,7 @@ class GKGNetConfig(BackboneConfigMixin, PreTrainedConfig):
         num_neighbors (`int`, *optional*, defaults to 9):
             Neighbours K of a patch.
         num_groups (`int`, *optional*, defaults to 2):
-            Groups G of channels in which a patch finds its neighbours; 1 is plain Pyramid ViG.
+            Groups G of channels in which a patch finds its neighbours; 1 is Pyramid ViG.
         blocks_per_dilation (`int`, *optional*, defaults to 4):
             The dilation d grows by one each time this many patch-level blocks have passed.
         max_dilated_neighbors (`int`, *optional*, defaults to 49):
@@ -81,9 +81,9 @@ class GKGNetConfig(BackboneConfigMixin, PreTrainedConfig):
         asymmetric_loss_weight (`float`, *optional*, defaults to 10.0):
             Factor of the asymmetric loss (https://arxiv.org/abs/2009.14119).
         gamma_positive (`float`, *optional*, defaults to 0.0):
-            Its focusing exponent for labels that are there.
+            Its focusing exponent for positive labels.
         gamma_negative (`float`, *optional*, defaults to 2.0):
-            Its focusing exponent for labels that are not.
+            Its focusing exponent for negative labels.
         probability_margin (`float`, *optional*, defaults to 0.05):
             Its margin: negatives scored lower than this cost nothing.
         smoothed_loss_weight (`float`, *optional*, defaults to 1.0):
@@ -99,7 +99,8 @@ class GKGNetConfig(BackboneConfigMixin, PreTrainedConfig):
         label2id (`dict[str, int]`, *optional*):
             The same the other way round. Each of the two is derived from the other where only one is given.
         problem_type (`str`, *optional*, defaults to `"multi_label_classification"`):
-            Any number of labels an image. `"single_label_classification"` trains with cross-entropy.
+            The default allows any number of labels per image. `"single_label_classification"` means one: cross-entropy
+            in training, softmax for the scores.
         out_features (`list[str]`, *optional*):
             Stages that `GKGNetBackbone` returns, of `"stem"`, `"stage1"` … `"stage4"`; the last if unset.
         out_indices (`list[int]`, *optional*):
@@ -359,7 +360,7 @@ def _complete_labels(
 
 
 def _sorted_labels(field: str, pairs: Iterable[tuple[Any, str]]) -> dict[int, str]:
-    """Ids and names as they are kept; ValueError unless the ids are 0 to L − 1 and every name is there once."""
+    """Ids and names as they are kept; ValueError unless the ids are 0 to L − 1 and every name occurs once."""
     pairs = list(pairs)
     if not pairs:
         raise ValueError("num_labels must be at least 1, got 0")

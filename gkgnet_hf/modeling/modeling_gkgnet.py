@@ -113,16 +113,16 @@ def multi_label_loss(
 ) -> Tensor:
     """Asymmetric loss and label-smoothed cross-entropy, summed over labels, averaged over the batch.
 
-    With p = sigmoid(logit), and q = p for a label that is there, q = min(1 − p + margin, 1) for one that is not,
+    With p = sigmoid(logit), and q = p for a positive label, q = min(1 − p + margin, 1) for a negative one,
     the asymmetric loss is −log(max(q, 1e-8)) · (1 − q)^γ (https://arxiv.org/abs/2009.14119). Weights (0, 1) and
     ε = 0 leave plain binary cross-entropy; weights (1, 0) and equal γ without margin leave focal loss.
 
     Args:
         logits: (B, L), any floating dtype; the loss is computed in float32 at least.
-        labels: (B, L); 1 for a label that is there, 0 for one that is not, −1 or NaN for unknown: it costs nothing.
+        labels: (B, L); 1 is positive, 0 is negative, −1 or NaN is unknown and adds nothing to the loss.
         asymmetric_loss_weight: factor of the asymmetric loss.
         gamma_positive, gamma_negative: its focusing exponents γ.
-        probability_margin: its margin for labels that are not there.
+        probability_margin: its margin for negative labels.
         smoothed_loss_weight: factor of the cross-entropy against smoothed labels.
         label_smoothing: ε; the smoothed targets are 1 − ε and ε.
         label_weights: (L,) factor of each label's loss.
@@ -178,7 +178,7 @@ def check_labels(logits: Tensor, labels: Tensor) -> None:
     if not valid.all():
         row, column = (~valid).nonzero()[0].tolist()
         raise ValueError(
-            "labels must be 1 (there), 0 (not there), -1 or NaN (unknown), "
+            "labels must be 1 (positive), 0 (negative), -1 or NaN (unknown), "
             f"got {labels[row, column].item():g} for image {row}, label {column}"
         )
 
@@ -273,7 +273,7 @@ class GKGNetPreTrainedModel(PreTrainedModel):
         output_loading_info: bool = False,
         **kwargs: Any,
     ) -> Any:
-        """As in transformers, but no part of the network is ever random in part, and pickles are not read.
+        """As in transformers, but each part is loaded whole or starts at random whole, and no pickle is read.
 
         Label nodes or a classifier that the file lacks altogether start at random, with transformers' warning.
 
@@ -494,7 +494,7 @@ class GKGNetForImageClassification(GKGNetPreTrainedModel):
 
         Args:
             pixel_values: (B, num_channels, H, W), normalised; any sides of `config.smallest_image` pixels or more.
-            labels: (B, L) of 1 (there), 0 (not there), −1 or NaN (unknown, ignored). Or, with two labels or more,
+            labels: (B, L) of 1 (positive), 0 (negative), −1 or NaN (unknown, ignored). Or, with two labels or more,
                 (B,) int64 class ids of images that have one label each.
             output_hidden_states, output_neighbors: as in `GKGNetModel`.
 

@@ -1,4 +1,4 @@
-"""Training, evaluation and prediction on multi-label data, with transformers' Trainer."""
+"""Training with transformers' Trainer. The public names of data, evaluation and predict are exported here too."""
 
 from ..data import (
     check_images,

@@ -49,7 +49,7 @@ class MultiLabelTrainingArguments(TrainingArguments):
     )
     ema_decay: float | None = field(
         default=None,
-        metadata={"help": "Average the weights with this decay, as 0.9997, and evaluate and save the average."},
+        metadata={"help": "Average the weights with this decay, such as 0.9997. The average is evaluated and saved."},
     )
     ema_warmup: bool = field(
         default=False,
@@ -125,7 +125,8 @@ class ModelArguments:
         default=None,
         metadata={
             "help": "What the patch nodes of a size start from: imagenet downloads the ImageNet weights of Pyramid ViG "
-            "of that size, a path reads that file of Pyramid ViG or timm, none starts at random."
+            "of that size, a path reads that file of Pyramid ViG or timm, none starts at random. With another GKGNet, "
+            "imagenet and none change nothing."
         },
     )
     image_size: int | None = field(
@@ -164,10 +165,10 @@ class DataArguments:
             "action": Renamed,
         },
     )
-    image_column: str | None = field(default=None, metadata={"help": "Column of the images, where it is not found."})
+    image_column: str | None = field(default=None, metadata={"help": "Column of the images, if it is not detected."})
     label_column: list[str] | None = field(
         default=None,
-        metadata={"help": "Column of the labels, or one column per label, where it is not found.", "action": "extend"},
+        metadata={"help": "Column of the labels, or one column per label, if it is not detected.", "action": "extend"},
     )
     separator: str | None = field(
         default=None, metadata={"help": "What separates label names in one text column; '' for one name a cell."}
@@ -175,13 +176,13 @@ class DataArguments:
     blank: str | None = field(
         default=None,
         metadata={
-            "help": "What an empty cell in a column of answers means: negative or unknown, where it is not found."
+            "help": "What an empty cell in a column of answers means: negative or unknown, if it is not detected."
         },
     )
     minus_one: str | None = field(
         default=None,
         metadata={
-            "help": "What -1 in a column of answers means: negative, unknown or positive, where it is not found."
+            "help": "What -1 in a column of answers means: negative, unknown or positive, if it is not detected."
         },
     )
     none_label: str | None = field(
@@ -189,10 +190,11 @@ class DataArguments:
     )
     ignore_case: bool = field(default=False, metadata={"help": "Read label names that differ in case as one."})
     image_dir: str | None = field(
-        default=None, metadata={"help": "Folder of the pictures that a table names, where it is not found."}
+        default=None, metadata={"help": "Folder of the pictures that a table names, if it is not detected."}
     )
     image_suffix: str | None = field(
-        default=None, metadata={"help": "What the names of pictures in a table lack, as .jpg, where it is not found."}
+        default=None,
+        metadata={"help": "Suffix that the names of pictures in a table lack, such as .jpg, if it is not detected."},
     )
     encoding: str | None = field(default=None, metadata={"help": "Encoding of a table that is not UTF-8, as cp1252."})
     labels: list[str] | None = field(
@@ -207,7 +209,7 @@ class DataArguments:
         metadata={"help": "Stop at images that are missing or corrupt or badly labelled, or list and skip them."},
     )
     augmentation: Literal["paper", "light", "none"] = field(
-        default="light", metadata={"help": "Random changes of the training images."}
+        default="light", metadata={"help": "Random changes to the training images."}
     )
     oversample_threshold: float | None = field(
         default=None, metadata={"help": "Repeat images whose rarest label is on a smaller share of images, e.g. 0.01."}

@@ -44,7 +44,7 @@ def create_model(
     Args:
         labels: label names in order.
         model: a size ("ti", "s", "m", "b"), or a GKGNet to start from: a folder, a name on the Hub or a released
-            file. Labels of the same name start as they are there, new ones at random.
+            file. Labels of the same name keep their weights; new labels start at random.
         image_size: side in pixels; default that of `model`, 224 for a size. The position embedding is resized.
         backbone_checkpoint: what the patch nodes of a size start from: "imagenet" downloads Pyramid ViG's weights of
             that size, as in the paper; a path is read as in `load_backbone_checkpoint`; "none" starts at random. With

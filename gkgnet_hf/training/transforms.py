@@ -194,7 +194,7 @@ def _transformed(row: dict[str, Any], transform: Transform, read: Read) -> dict[
 def oversample(dataset: Dataset, threshold: float = 0.01, seed: int = 0) -> Dataset:
     """Repeat images of labels that fewer than `threshold` of the images have.
 
-    An image is there max(1, √(threshold / frequency)) times for its rarest label's frequency, as in LVIS
+    An image is repeated max(1, √(threshold / frequency)) times for its rarest label's frequency, as in LVIS
     (https://arxiv.org/abs/1908.03195). Of what is not a whole number the seed decides whether to round
     it up, so that the expected count is exact.
 
@@ -211,7 +211,7 @@ def oversample(dataset: Dataset, threshold: float = 0.01, seed: int = 0) -> Data
         ValueError: for a threshold outside [0, 1].
 
     >>> rare = Dataset.from_dict({"labels": [[1.0, 0.0]] * 99 + [[0.0, 1.0]]})
-    >>> len(oversample(rare, threshold=0.04))  # the last image is there √(0.04 / 0.01) = 2 times
+    >>> len(oversample(rare, threshold=0.04))  # the last image is repeated √(0.04 / 0.01) = 2 times
     101
     """
     if not isinstance(dataset, Dataset):

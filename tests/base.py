@@ -83,9 +83,9 @@ class ModelTester:
             together, alone = self.outputs(model, images), self.outputs(model, images[2:3])
         assert_alike([t[2:3] for t in together], alone, tolerance=1e-12)
 
-    def test_compiles_into_one_graph(self, model, pixel_values):
+    def test_compiles_into_one_graph(self, model, pixel_values, backend):
         torch.compiler.reset()
-        compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+        compiled = torch.compile(model, fullgraph=True, backend=backend)
         with torch.no_grad():
             assert_alike(self.outputs(compiled, pixel_values), self.outputs(model, pixel_values))
 

@@ -21,6 +21,8 @@ from .test_card import HAND_WRITTEN, LABELS, config
 from .test_card_timm import python, save_timm
 from .test_models import WIDTHS
 
+pytestmark = pytest.mark.slow  # all wait for one process that pushes, edits and trains
+
 
 def edit(name, text):
     """Edit a card on the Hub."""

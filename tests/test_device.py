@@ -94,6 +94,7 @@ def test_mixed_precision_training_learns(checkpointing):
     assert losses[-1] < 0.7 * losses[0]
 
 
+@pytest.mark.slow
 def test_inductor_compiles_a_training_step():
     torch.compiler.reset()
     two_stages = dict(hidden_sizes=(8, 16), depths=(1, 1), pooling_ratios=(2, 1), num_label_blocks=(0, 1))

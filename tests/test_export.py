@@ -86,6 +86,7 @@ def test_a_program_is_read_without_this_package_and_gives_the_same_logits(run, w
             torch.testing.assert_close(network(pixel_values), logits_of(model, pixel_values))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES)
 def test_onnxruntime_gives_the_same_logits(session, model, shape):
     pixel_values = torch.randn(shape)
@@ -95,6 +96,7 @@ def test_onnxruntime_gives_the_same_logits(session, model, shape):
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_onnx_file_says_what_it_reads_and_writes(onnx_folder, session):
     (images,), (logits,) = session.get_inputs(), session.get_outputs()
     assert (images.name, images.shape) == ("pixel_values", ["batch_size", 3, "height", "width"])
@@ -107,12 +109,14 @@ def test_the_onnx_file_says_what_it_reads_and_writes(onnx_folder, session):
     assert facts["smallest_image"] == "32"
 
 
+@pytest.mark.slow
 def test_labels_and_processor_stand_beside_the_file(onnx_folder, model):
     assert AutoConfig.from_pretrained(onnx_folder).id2label == dict(enumerate(NAMES))
     processor = AutoImageProcessor.from_pretrained(onnx_folder)
     assert processor.to_dict() == create_image_processor(model.config).to_dict()
 
 
+@pytest.mark.slow
 def test_a_backbone_of_timm_exports_and_stays_in_train_mode():
     settings = dict(embed_dims=(16, 24), depths=(1, 1), pool_ratios=(4, 2), img_size=64)
     model = timm.create_model("gkgnet_ti", features_only=True, out_indices=(0, 1), **settings)
@@ -206,6 +210,7 @@ def test_larger_pooling_ratios_ask_for_larger_images():
         export_program(GKGNetForImageClassification(GKGNetConfig(hidden_sizes=WIDTHS, image_size=32)))
 
 
+@pytest.mark.slow
 def test_the_snippet_of_the_docs_runs_as_written(onnx_folder, monkeypatch):
     monkeypatch.chdir(onnx_folder.parent)
     (snippet,) = snippets("docs/export.md", "python")

@@ -16,7 +16,7 @@ from .hub_clients import REPO, SMALL, build
 from .test_readme import snippets
 
 ROOT = Path(__file__).parents[1]
-pytestmark = pytest.mark.slow  # test_card_on_hub is a quicker way to the Hub and back
+pytestmark = pytest.mark.slow
 FIRST_STEP = "Training in progress, step 1"
 
 

@@ -35,6 +35,13 @@ def stage_shapes(batch, height, width):
     return shapes
 
 
+def pytest_generate_tests(metafunc):
+    """Compiling takes long: `make test` compiles one model of transformers and one of timm."""
+    if "backend" in metafunc.fixturenames:
+        quick = metafunc.cls in (TestForImageClassification, TestTimmClassifier)
+        metafunc.parametrize("backend", [pytest.param("aot_eager", marks=() if quick else pytest.mark.slow)])
+
+
 class TransformersTester(ModelTester):
     def reload(self, model, directory):
         model.save_pretrained(directory)

@@ -123,6 +123,7 @@ def test_the_code_imports_only_what_transformers_needs_too_or_tries_triton():
         assert "triton" not in get_imports(Path(modeling_gkgnet.__file__).with_name(name))
 
 
+@pytest.mark.slow
 def test_without_the_package_nothing_loads_unasked(without_package):
     assert without_package["importable"] == without_package["hidden modules"] == []
     assert len(without_package["refusals"]) == 3
@@ -130,6 +131,7 @@ def test_without_the_package_nothing_loads_unasked(without_package):
         assert "Please pass the argument `trust_remote_code=True`" in refusal
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["classifier", "base", "backbone", "checkpoint", "again", "beside the package", "package"]
 )
@@ -137,16 +139,19 @@ def test_without_the_package_every_model_has_the_same_weights_and_outputs(withou
     assert without_package["same"][name]
 
 
+@pytest.mark.slow
 def test_without_the_package_the_pipeline_gives_the_same_scores(without_package, saved):
     expected = pipeline("image-classification", model=str(saved / "model"))(PHOTO, top_k=None)
     assert agree(without_package["scores"], expected)
     assert without_package["AutoBackbone"] == "GKGNetBackbone"
 
 
+@pytest.mark.slow
 def test_the_package_takes_over_once_it_is_imported(without_package):
     assert without_package["package class"]
 
 
+@pytest.mark.slow
 def test_without_the_package_a_saved_model_carries_the_code_on(without_package):
     expected = {"config": CODE | {"config.json"}, "classifier": MODEL, "base": MODEL, "backbone": MODEL}
     assert {name: set(files) for name, files in without_package["files"].items()} == expected

@@ -109,7 +109,8 @@ def predict_scores(
         num_workers: processes that read images; 0 reads them in this one.
 
     Returns:
-        (N, L), the sigmoid of the logits; their softmax if the model's `problem_type` is single-label.
+        (N, L), the sigmoid of the logits; as the model's `problem_type` says, their softmax for single-label problems,
+            themselves for regression.
 
     Raises:
         FileNotFoundError: for a path where no file is.
@@ -200,9 +201,18 @@ def read_images(processor: BaseImageProcessor, items: Sequence[Any]) -> Tensor:
 @torch.inference_mode()
 def score_images(model: GKGNetForImageClassification, pixel_values: Tensor) -> NDArray[np.float32]:
     """Pixel values (B, num_channels, H, W) → probabilities (B, L), as transformers' `pipeline` computes them."""
-    logits = model(pixel_values.to(model.device, model.dtype)).logits.float()
-    one_label_an_image = model.config.problem_type == "single_label_classification"
-    return (logits.softmax(-1) if one_label_an_image else logits.sigmoid()).cpu().numpy()
+    logits = model(pixel_values.to(model.device, model.dtype)).logits
+    return probabilities(logits, model.config.problem_type)
+
+
+def probabilities(logits: Tensor, problem_type: str | None) -> NDArray[np.float32]:
+    """Logits (B, L) → their sigmoid; their softmax for single-label problems, themselves for regression."""
+    logits = logits.float()
+    if problem_type == "single_label_classification":
+        logits = logits.softmax(-1)
+    elif problem_type != "regression":
+        logits = logits.sigmoid()
+    return logits.cpu().numpy()
 
 
 @contextmanager

@@ -63,3 +63,16 @@ def test_without_validation_all_training_images_are_trained_on(tmp_path, caplog)
     caplog.set_level(logging.INFO)
     assert train(write(tmp_path / "set", train=8), tmp_path, "--eval_split", "null") is None
     assert "train: 8 images" in caplog.text
+
+
+def test_single_label_problems_train_and_are_evaluated_by_their_softmax(tmp_path):
+    root = tmp_path / "set"
+    for name, color in (("cat", "red"), ("dog", "blue"), ("owl", "green")):
+        (root / name).mkdir(parents=True)
+        for i in range(8):
+            PIL.Image.new("RGB", (40, 40), color).save(root / name / f"{i}.png")
+    config = {**json.loads(QUICK[QUICK.index("--config") + 1]), "problem_type": "single_label_classification"}
+    evaluation = train(root, tmp_path, "--config", json.dumps(config))
+    logged = json.loads((tmp_path / "out" / "eval_results.json").read_text())
+    for name in ("mAP", "CF1", "OF1"):
+        assert evaluation["metrics"][name] == pytest.approx(logged[f"eval_{name}"], abs=0.01)

@@ -1,9 +1,14 @@
+from inspect import signature
+
 import pytest
 import torch
 import torch.nn.functional as F
 
-from gkgnet_hf import GKGNetConfig
+from gkgnet_hf import GKGNetConfig, GKGNetForImageClassification
+from gkgnet_hf.modeling.modeling_gkgnet import LOSS_FIELDS, multi_label_loss
 from gkgnet_hf.training import MultiLabelLoss
+
+from .test_models import small_config
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5], [-3.0, 4.0, 0.0]], dtype=torch.float64)
 LABELS = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 1.0]], dtype=torch.float64)
@@ -69,8 +74,18 @@ def test_gradient_is_right():
 
 
 def test_the_configuration_describes_the_loss():
-    config = GKGNetConfig(asymmetric_loss_weight=3.0, label_smoothing=0.2)
-    settings = MultiLabelLoss.from_config(config).settings
-    assert settings["asymmetric_loss_weight"] == 3.0
-    assert settings["label_smoothing"] == 0.2
-    assert settings["gamma_negative"] == 2.0
+    model = GKGNetForImageClassification(small_config(num_labels=3, asymmetric_loss_weight=3.0, label_smoothing=0.2))
+    outputs = model(torch.randn(4, 3, 64, 64), labels=LABELS[:1].expand(4, -1))
+    expected = MultiLabelLoss(asymmetric_loss_weight=3.0, label_smoothing=0.2)(outputs, LABELS[:1].expand(4, -1))
+    torch.testing.assert_close(outputs.loss, expected)
+
+
+def test_every_constant_of_the_loss_has_one_default():
+    constants = {name: p.default for name, p in signature(multi_label_loss).parameters.items() if name in LOSS_FIELDS}
+    config = GKGNetConfig()
+    assert constants == {name: getattr(config, name) for name in LOSS_FIELDS}
+
+
+def test_a_setting_that_the_loss_does_not_have_is_an_error():
+    with pytest.raises(TypeError, match="gamma is no setting of the loss; it has asymmetric_loss_weight, gamma_pos"):
+        MultiLabelLoss(gamma=2)

@@ -136,7 +136,7 @@ def test_one_label_is_there_or_not(pixel_values):
     assert loss == model(pixel_values, labels=torch.tensor([[1.0], [0.0]])).loss
 
 
-@pytest.mark.parametrize("labels", [torch.zeros(2, NUM_LABELS), torch.tensor([0.0, 1.0]), torch.tensor([0, 5])])
+@pytest.mark.parametrize("labels", [torch.zeros(2, 3), torch.tensor([0.0, 1.0]), torch.tensor([0, 5])])
 def test_wrong_class_ids_are_one_clear_error(pixel_values, labels):
     model = GKGNetForImageClassification(small_config(problem_type="single_label_classification"))
     with pytest.raises(ValueError, match=r"class ids must be .*got"):
@@ -145,9 +145,27 @@ def test_wrong_class_ids_are_one_clear_error(pixel_values, labels):
 
 def test_single_label_problems_train_with_cross_entropy(pixel_values):
     model = GKGNetForImageClassification(small_config(problem_type="single_label_classification")).eval()
-    outputs = model(pixel_values, labels=torch.tensor([3, 0]))
-    expected = torch.nn.functional.cross_entropy(outputs.logits, torch.tensor([3, 0]))
-    assert outputs.loss == expected
+    ids = torch.tensor([3, 0])
+    rows = torch.nn.functional.one_hot(ids, NUM_LABELS)
+    for labels in (ids, rows, rows.float()):
+        outputs = model(pixel_values, labels=labels)
+        assert outputs.loss == torch.nn.functional.cross_entropy(outputs.logits, ids)
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_single_label_problems_need_one_label_an_image(pixel_values, count):
+    model = GKGNetForImageClassification(small_config(problem_type="single_label_classification"))
+    labels = torch.eye(2, NUM_LABELS)
+    labels[1] = torch.arange(NUM_LABELS) < count
+    with pytest.raises(ValueError, match=f"exactly one label with problem_type=.*, image 1 of the batch has {count}"):
+        model(pixel_values, labels=labels)
+
+
+def test_regression_trains_with_the_squared_error(pixel_values):
+    model = GKGNetForImageClassification(small_config(problem_type="regression")).eval()
+    values = torch.randn(2, NUM_LABELS)
+    outputs = model(pixel_values, labels=values)
+    assert outputs.loss == torch.nn.functional.mse_loss(outputs.logits, values)
 
 
 def test_another_label_count_keeps_the_rest(model, tmp_path):

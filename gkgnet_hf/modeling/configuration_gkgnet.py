@@ -100,7 +100,8 @@ class GKGNetConfig(BackboneConfigMixin, PreTrainedConfig):
             The same the other way round. Each of the two is derived from the other where only one is given.
         problem_type (`str`, *optional*, defaults to `"multi_label_classification"`):
             The default allows any number of labels per image. `"single_label_classification"` means one: cross-entropy
-            in training, softmax for the scores.
+            in training, softmax for the scores. `"regression"` means numbers: the mean squared error in training, the
+            logits themselves for the scores.
         out_features (`list[str]`, *optional*):
             Stages that `GKGNetBackbone` returns, of `"stem"`, `"stage1"` … `"stage4"`; the last if unset.
         out_indices (`list[int]`, *optional*):
@@ -120,6 +121,7 @@ class GKGNetConfig(BackboneConfigMixin, PreTrainedConfig):
     ```"""
 
     model_type = "gkgnet"
+    keys_to_ignore_at_inference = ["hidden_states", "label_neighbors"]  # noqa: RUF012, as transformers declares it
 
     num_channels: int = 3
     image_size: int | list[int] | tuple[int, int] = 224

@@ -158,6 +158,16 @@ def multi_label_loss(
     return torch.where(known, loss, 0).sum(1).mean()
 
 
+# The constants of the loss: its arguments, and fields of the configuration with the same defaults.
+LOSS_FIELDS = (
+    "asymmetric_loss_weight",
+    "gamma_positive",
+    "gamma_negative",
+    "probability_margin",
+    "smoothed_loss_weight",
+    "label_smoothing",
+)
+
 LOWEST_PROBABILITY = 1e-8
 
 
@@ -187,6 +197,18 @@ def one_hot(class_ids: Tensor, num_labels: int) -> Tensor:
     """Class ids (B,) of images with one label each → labels (B, num_labels); ValueError for an id out of range."""
     check_class_ids(class_ids, num_labels)
     return F.one_hot(class_ids, num_labels)
+
+
+def to_class_ids(labels: Tensor) -> Tensor:
+    """Labels (B, L) with exactly one 1 in each row → their class ids (B,); ValueError for another number of them."""
+    positive = labels == 1
+    if _has_values(labels) and (others := (positive.sum(1) != 1).nonzero()).numel():
+        row = others[0].item()
+        raise ValueError(
+            "every image must have exactly one label with problem_type='single_label_classification', "
+            f"image {row} of the batch has {positive[row].sum().item()}"
+        )
+    return positive.int().argmax(1)
 
 
 def check_class_ids(class_ids: Tensor, num_labels: int) -> None:
@@ -495,7 +517,8 @@ class GKGNetForImageClassification(GKGNetPreTrainedModel):
         Args:
             pixel_values: (B, num_channels, H, W), normalised; any sides of `config.smallest_image` pixels or more.
             labels: (B, L) of 1 (positive), 0 (negative), −1 or NaN (unknown, ignored). Or, with two labels or more,
-                (B,) int64 class ids of images that have one label each.
+                (B,) int64 class ids of images that have one label each. With the `problem_type` single-label, either
+                of them with exactly one label an image; with "regression", (B, L) of any numbers.
             output_hidden_states, output_neighbors: as in `GKGNetModel`.
 
         Raises:
@@ -520,21 +543,14 @@ class GKGNetForImageClassification(GKGNetPreTrainedModel):
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         config = self.config
         if config.problem_type == "single_label_classification":
+            if labels.shape == logits.shape:
+                labels = to_class_ids(labels)
             check_class_ids(labels, self.num_labels)
         if config.problem_type in ("single_label_classification", "regression"):
             return self.loss_function(labels=labels, pooled_logits=logits, config=config)
         if labels.ndim == 1 and not labels.is_floating_point():
             labels = one_hot(labels, self.num_labels) if self.num_labels > 1 else labels.unsqueeze(1)
-        return multi_label_loss(
-            logits,
-            labels,
-            asymmetric_loss_weight=config.asymmetric_loss_weight,
-            gamma_positive=config.gamma_positive,
-            gamma_negative=config.gamma_negative,
-            probability_margin=config.probability_margin,
-            smoothed_loss_weight=config.smoothed_loss_weight,
-            label_smoothing=config.label_smoothing,
-        )
+        return multi_label_loss(logits, labels, **{name: getattr(config, name) for name in LOSS_FIELDS})
 
 
 class GKGNetBackbone(BackboneMixin, GKGNetPreTrainedModel):

@@ -184,7 +184,7 @@ def _evaluate(
     trainer.save_metrics("eval", metrics)
     if trainer.is_world_process_zero():
         evaluation = evaluate_scores(
-            prediction_scores(prediction.predictions),
+            prediction_scores(prediction.predictions, trainer.model.config.problem_type),
             prediction.label_ids,  # type: ignore[arg-type]
             label_names=model_label_names(trainer.model),  # type: ignore[arg-type]
             threshold=trainer.model.config.decision_threshold,
@@ -217,8 +217,8 @@ def _prepare_output(recipe: Recipe) -> Path:
     output = Path(str(recipe.training.output_dir))
     output.mkdir(parents=True, exist_ok=True)
     if recipe.training.process_index == 0:
-        there = (output / "model.safetensors").exists() or last_checkpoint(output)
-        if there and not recipe.training.resume_from_checkpoint:
+        trained_before = (output / "model.safetensors").exists() or last_checkpoint(output)
+        if trained_before and not recipe.training.resume_from_checkpoint:
             raise FileExistsError(
                 f"{output} holds a training run already: go on with it by --resume_from_checkpoint last, or name "
                 "another folder with --output_dir"

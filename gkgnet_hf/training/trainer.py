@@ -35,8 +35,8 @@ from ..evaluation.metrics import multilabel_metrics
 from ..files import last_checkpoint, removed_on_error, written_whole
 from ..hub.card import EditedCardError, check_card, published_card, write_card
 from ..hub.model_folder import CARD_FILE
-from ..modeling.configuration_gkgnet import GKGNetConfig
-from ..modeling.modeling_gkgnet import multi_label_loss
+from ..modeling.modeling_gkgnet import LOSS_FIELDS, multi_label_loss
+from ..predict import probabilities
 from .arguments import MultiLabelTrainingArguments
 from .sync_batch_norm import synchronize_batch_norm
 from .transforms import seed_of
@@ -362,9 +362,11 @@ class MultiLabelLoss(nn.Module):
     the mean over all images of a step.
 
     Args:
-        asymmetric_loss_weight, gamma_positive, gamma_negative, probability_margin, smoothed_loss_weight,
-            label_smoothing: as in `multi_label_loss`; the defaults are the paper's.
         label_weights: (L,) factor of each label's loss.
+        **settings: any of `LOSS_FIELDS`, as in `multi_label_loss`; the defaults are the paper's.
+
+    Raises:
+        TypeError: for another setting.
 
     Example:
 
@@ -375,32 +377,13 @@ class MultiLabelLoss(nn.Module):
     1.3863
     """
 
-    def __init__(
-        self,
-        asymmetric_loss_weight: float = 10.0,
-        gamma_positive: float = 0.0,
-        gamma_negative: float = 2.0,
-        probability_margin: float = 0.05,
-        smoothed_loss_weight: float = 1.0,
-        label_smoothing: float = 0.1,
-        label_weights: Tensor | None = None,
-    ):
+    def __init__(self, *, label_weights: Tensor | None = None, **settings: float):
         super().__init__()
-        self.settings = {
-            "asymmetric_loss_weight": asymmetric_loss_weight,
-            "gamma_positive": gamma_positive,
-            "gamma_negative": gamma_negative,
-            "probability_margin": probability_margin,
-            "smoothed_loss_weight": smoothed_loss_weight,
-            "label_smoothing": label_smoothing,
-        }
+        for name in settings.keys() - set(LOSS_FIELDS):
+            raise TypeError(f"{name} is no setting of the loss; it has {', '.join(LOSS_FIELDS)}")
+        self.settings = settings
         self.label_weights: Tensor | None
         self.register_buffer("label_weights", label_weights)
-
-    @classmethod
-    def from_config(cls, config: GKGNetConfig) -> "MultiLabelLoss":
-        """The loss that a model's configuration describes."""
-        return cls(**{name: getattr(config, name) for name in cls().settings})
 
     def forward(self, outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:
         """Loss of a batch, a scalar.
@@ -421,8 +404,8 @@ class MultiLabelLoss(nn.Module):
 
 def prediction_scores(predictions: Any, problem_type: str | None = None) -> NDArray[np.float32]:
     """Probabilities (N, L) from what the Trainer gathers: logits, alone or first in a tuple."""
-    logits = torch.from_numpy(predictions[0] if isinstance(predictions, tuple) else predictions).float()
-    return (logits.softmax(-1) if problem_type == "single_label_classification" else logits.sigmoid()).numpy()
+    logits = predictions[0] if isinstance(predictions, tuple) else predictions
+    return probabilities(torch.from_numpy(logits), problem_type)
 
 
 def default_metrics(prediction: EvalPrediction, problem_type: str | None = None) -> dict[str, float]:

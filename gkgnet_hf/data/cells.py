@@ -419,7 +419,7 @@ def _from_names(name: str, lists: Lists, options: CellOptions, wanted: Sequence[
     elif several:
         shown = "; ".join(", ".join(found) for found in several[:3])
         options.assume(f"warning: labels that differ in case alone stay apart: {shown} (--ignore-case joins them)")
-    composed = sum(value.strip() != label for value, label in spelled.items() if label in set(lists.values))
+    composed = sum(value.strip() != label for value, label in spelled.items() if label in spelled)
     if composed and not options.ignore_case:
         options.assume(f"{composed} names are joined with another Unicode spelling of the same characters")
     names = sorted({label for label in spelled.values() if label and label != none})

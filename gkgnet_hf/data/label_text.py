@@ -32,7 +32,7 @@ def is_literal(text: str) -> bool:
     >>> is_literal("['cat']"), is_literal("array(['cat'])"), is_literal("cat (wild)")
     (True, True, False)
     """
-    return text[:1] in ("[", "(", "{") or WRAPPED.fullmatch(text) is not None
+    return text[:1] in ("[", "(", "{") or (text.endswith(")") and WRAPPED.fullmatch(text) is not None)
 
 
 def parse_literal(text: str, name: str = "labels") -> list[Any] | dict[str, Any]:

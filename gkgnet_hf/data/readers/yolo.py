@@ -13,6 +13,7 @@ from ..options import ReadOptions
 from ..places import HIDDEN, looks_like_picture
 from ..splits import split_kind
 
+SPLITS = ("train", "val", "test")
 NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels", "labels.txt", "notes.json")
 
 
@@ -28,18 +29,17 @@ def read_yolo(path: Path, options: ReadOptions) -> Splits | None:
     if config is not None:
         content = _load(config)
         names = _names(content)
-        folders = {
-            split: _folders(root, content, content[split]) for split in ("train", "val", "test") if content.get(split)
-        }
+        folders = {split: _folders(root, content, content[split]) for split in SPLITS if content.get(split)}
         folders = {split: found for split, found in folders.items() if found}
+        if not folders and not any(content.get(split) for split in SPLITS):
+            folders = _image_folders(root)
         if not folders:
             raise ValueError(f"{config} names folders of pictures that are not there, and {root} has none of the kind")
     else:
         if not root.is_dir() or not (root / "labels").is_dir() or not (root / "images").is_dir():
             return None
         names = _names_beside(root)
-        inside = [f for f in sorted((root / "images").iterdir()) if f.is_dir() and split_kind(f.name)]
-        folders = {folder.name: [folder] for folder in inside} or {"train": [root / "images"]}
+        folders = _image_folders(root)
         if names is None:
             if not any((root / "labels").rglob("*.txt")):
                 return None
@@ -48,6 +48,13 @@ def read_yolo(path: Path, options: ReadOptions) -> Splits | None:
             )
     options.assume(f"labels are read from YOLO's text files, with {len(names)} classes")
     return {split: partial(_read, found, names) for split, found in folders.items()}
+
+
+def _image_folders(root: Path) -> dict[str, list[Path]]:
+    """The folders of pictures where nothing names them: `images`, or its folders that are named like splits."""
+    images = root / "images"
+    inside = [f for f in sorted(images.iterdir()) if f.is_dir() and split_kind(f.name)] if images.is_dir() else []
+    return {folder.name: [folder] for folder in inside} or ({"train": [images]} if images.is_dir() else {})
 
 
 def _load(file: Path) -> Any:

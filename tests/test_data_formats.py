@@ -161,6 +161,11 @@ def test_tables_are_read_and_what_was_assumed_is_said(tmp_path, files, said):
         assert labels == right
 
 
+def test_a_label_on_every_image_is_warned_of(tmp_path):
+    _, _, said = read(write(tmp_path, table([(f"{i}.jpg", "cat") for i in range(3)])))
+    assert "warning: no label is negative on any image, so there is nothing to tell apart" in said
+
+
 def test_case_and_unicode_variants_are_one_label_if_asked(tmp_path):
     write(tmp_path, table([("0.jpg", "Cat|B\u00e4r"), ("1.jpg", "cat"), ("2.jpg", "cat|Ba\u0308r")]))
     assert read(tmp_path)[0] == ["B\u00e4r", "Cat", "cat"]

@@ -76,6 +76,8 @@ class Annotations:
         keep[list(problems)] = False
         dataset = keep_rows(self.images, keep)
         labels = labels.select(keep).sparser()
+        if labels.num_rows > 1 and not labels.count(NEGATIVE).any():
+            options.assume("warning: no label is negative on any image, so there is nothing to tell apart")
         features = multilabel_features(labels.names, areas=labels.areas is not None, rest=labels.rest)
         for name, column in labels.to_arrow().items():
             dataset = dataset.add_column(name, column, feature=features[name])

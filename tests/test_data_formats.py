@@ -317,6 +317,17 @@ REFUSED = {
         },
         "Task 7 has 2 annotations that differ",
     ),
+    "lists and separators": (
+        {
+            "m.jsonl": "".join(
+                json.dumps({"file_name": f"{i}.jpg", "labels": labels}) + "\n"
+                for i, labels in enumerate([["cat"], "cat|dog"])
+            ),
+            "0.jpg": 0,
+            "1.jpg": 1,
+        },
+        "mixes lists such as",
+    ),
     "a broken archive": ({"photos.zip": b"PK\x03\x04 and no more"}, "cannot be unpacked"),
 }
 
@@ -342,6 +353,47 @@ def test_pictures_that_are_passed_over_are_counted(tmp_path, monkeypatch):
     write(tmp_path, {"owl/a.heic": b""})
     with pytest.raises(ValueError, match=r"Folder owl holds only pictures that end in \.heic.*pip install pillow-heif"):
         MultiLabelSource(tmp_path)
+
+
+def test_lvis_says_what_is_known_to_be_absent(tmp_path):
+    content = {
+        "images": [{"id": i, "file_name": f"{i}.jpg", "neg_category_ids": [i + 1]} for i in (1, 2)],
+        "annotations": [
+            {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 2, 3]},
+            {"id": 2, "image_id": 2, "category_id": 1, "bbox": [0, 0, 1, 1]},
+        ],
+        "categories": [{"id": i, "name": f"c{i}"} for i in (1, 2, 3)],
+    }
+    write(tmp_path, {"lvis_train.json": json.dumps(content), "1.jpg": 1, "2.jpg": 2})
+    dataset = MultiLabelSource(tmp_path).load("train", hold_out=False)
+    assert column(dataset, "labels") == [[1, 0, -1], [1, -1, 0]]
+    assert column(dataset, "label_areas") == [[6, 0, 0], [1, 0, 0]]
+
+
+def test_a_field_of_label_studio_is_named_where_there_are_several(tmp_path):
+    def result(field, choice):
+        return {"from_name": field, "type": "choices", "value": {"choices": [choice]}}
+
+    tasks = [
+        {
+            "id": i,
+            "data": {"image": f"{i}.jpg"},
+            "annotations": [{"result": [result("use", "ok"), result("kind", kind)]}],
+        }
+        for i, kind in enumerate(("cat", "dog"))
+    ]
+    write(tmp_path, {"p.json": json.dumps(tasks), "0.jpg": 0, "1.jpg": 1})
+    with pytest.raises(ValueError, match="fields kind, use; name one with --label-column"):
+        load_multilabel_dataset(tmp_path)
+    assert label_names(load_multilabel_dataset(tmp_path, label_column=["kind"])) == ["cat", "dog"]
+
+
+def test_yolo_files_beside_pictures_take_their_names_from_classes_txt(tmp_path):
+    files = {"classes.txt": "cat\ndog\n", "0.txt": "0 .5 .5 .1 .1\n1 .5 .5 .1 .1\n", "1.txt": "1 .5 .5 .1 .1\n"}
+    assert read(write(tmp_path, {**files, "0.jpg": 0, "1.jpg": 1}))[:2] == (
+        ["cat", "dog"],
+        {"0.jpg": {"cat", "dog"}, "1.jpg": {"dog"}},
+    )
 
 
 def test_names_of_ids_are_taken_from_a_table_beside(tmp_path):

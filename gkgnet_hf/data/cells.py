@@ -471,6 +471,13 @@ def _text_lists(name: str, cells: list[Any], counts: list[int], options: CellOpt
     lists: list[Any] = [[text] if text else None for text in texts]
     bracketed = [row for row, text in enumerate(texts) if is_literal(text)]
     if bracketed and options.separator is None:
+        plain = set(range(len(texts))) - set(bracketed)
+        joined = next((texts[row] for row in sorted(plain) if re.search(r"[|;]", texts[row])), None)
+        if joined is not None:
+            raise ValueError(
+                f"Column {name!r} mixes lists such as {shown_cell(texts[bracketed[0]])} with cells such as "
+                f"{shown_cell(joined)}; write all of them in one way"
+            )
         for row in bracketed:
             lists[row] = parse_literal(texts[row], name)
         options.assume(f"column {name!r} holds lists written as text, such as {shown_cell(texts[bracketed[0]])}")

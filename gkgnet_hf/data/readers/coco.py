@@ -13,7 +13,7 @@ from datasets import Dataset
 from pycocotools.coco import COCO
 
 from ..annotations import Annotations, Splits
-from ..labels import Labels
+from ..labels import UNKNOWN, Labels
 from ..options import ReadOptions
 from ..places import Places
 from ..splits import SYNONYMS, split_kind
@@ -149,6 +149,19 @@ def _read(file: Path, folders: Sequence[Path] | None, options: ReadOptions, spli
         ids=[id_of[a["category_id"]] for a in instances],
         areas=np.array([_area(a) for a in instances], dtype=np.float32),
     )
+    negatives = {row_of[i]: coco.imgs[i].get("neg_category_ids") or () for i in image_ids}
+    checked = [(row, id_of[category]) for row, found in negatives.items() for category in found if category in id_of]
+    if checked:
+        options.assume("labels of LVIS: those in neg_category_ids are negative, the others without an object unknown")
+        labels = Labels.from_cells(
+            labels.num_rows,
+            labels.names,
+            np.concatenate([labels.rows, [row for row, _ in checked]]),
+            np.concatenate([labels.ids, [label for _, label in checked]]),
+            np.concatenate([labels.values, np.zeros(len(checked), dtype=np.int8)]),
+            rest=UNKNOWN,
+            areas=None if labels.areas is None else np.concatenate([labels.areas, np.zeros(len(checked))]),
+        )
     files = [coco.imgs[image_id]["file_name"].replace("\\", "/") for image_id in image_ids]
     paths = _paths(files, folders, file, split, options)
     return Annotations.from_paths(paths, labels, "drop", image_id=image_ids)

@@ -1,5 +1,6 @@
 """Label Studio's JSON export: tasks with annotations. Its JSON-MIN, CSV and TSV are tables of the usual kind."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -28,9 +29,23 @@ def read_label_studio(path: Path, options: ReadOptions) -> Splits | None:
         raise ValueError(f"{path} has several exports of Label Studio: {', '.join(f.name for f in found)}; name one")
     ((file, tasks),) = found.items()
     options.assume(f"{file.name} is an export of Label Studio")
-    rows = [{"image": _picture(task["data"]), "labels": _labels(task)} for task in tasks]
-    annotations, split_of = understand(rows_to_dataset(rows), options, file.parent)
+    field = _field(tasks, options)
+    rows = [{"image": _picture(task["data"]), "labels": _labels(task, field)} for task in tasks]
+    annotations, split_of = understand(rows_to_dataset(rows), replace(options, label_column="labels"), file.parent)
     return divide(annotations, split_of)
+
+
+def _field(tasks: list[dict[str, Any]], options: ReadOptions) -> str | None:
+    """The field of the labelling interface whose labels are read: the one named, or the only one."""
+    results = (r for task in tasks for a in task.get("annotations") or () for r in a.get("result") or () if _choices(r))
+    fields = sorted({str(result.get("from_name")) for result in results})
+    wanted = options.label_column
+    named = wanted if isinstance(wanted, str) or not wanted else wanted[0]
+    if named is not None and named not in fields:
+        raise ValueError(f"There is no field {named!r}, --label-column can be any of {', '.join(fields)}")
+    if named is None and len(fields) > 1:
+        raise ValueError(f"The tasks have labels of the fields {', '.join(fields)}; name one with --label-column")
+    return named
 
 
 def _picture(data: dict[str, Any]) -> str | None:
@@ -39,13 +54,14 @@ def _picture(data: dict[str, Any]) -> str | None:
     return unquote(name.split("?d=")[-1]) if isinstance(name, str) else None
 
 
-def _labels(task: dict[str, Any]) -> list[str] | None:
+def _labels(task: dict[str, Any], field: str | None) -> list[str] | None:
     """What the annotations of a task that were not cancelled say; None if there are none."""
     given = [a for a in task.get("annotations") or () if not a.get("was_cancelled")]
     if not given:
         return None
     judged = [a for a in given if a.get("ground_truth")] or given
-    answers = [sorted({label for result in a.get("result") or () for label in _choices(result)}) for a in judged]
+    results = [[r for r in a.get("result") or () if field is None or r.get("from_name") == field] for a in judged]
+    answers = [sorted({label for result in found for label in _choices(result)}) for found in results]
     if any(answer != answers[0] for answer in answers):
         raise ValueError(
             f"Task {task.get('id')} has {len(answers)} annotations that differ: {answers[0]} and "

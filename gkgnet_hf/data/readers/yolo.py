@@ -1,5 +1,6 @@
 """YOLO: data.yaml names the classes and the splits; a text file for each picture has a line for each object."""
 
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from ..options import ReadOptions
 from ..places import HIDDEN, looks_like_picture
 from ..splits import split_kind
 
+OBJECT = re.compile(r"\d+( -?[\d.]+(e-?\d+)?){4,}")
 SPLITS = ("train", "val", "test")
 NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels", "labels.txt", "notes.json")
 
@@ -36,9 +38,14 @@ def read_yolo(path: Path, options: ReadOptions) -> Splits | None:
         if not folders:
             raise ValueError(f"{config} names folders of pictures that are not there, and {root} has none of the kind")
     else:
-        if not root.is_dir() or not (root / "labels").is_dir() or not (root / "images").is_dir():
+        if not root.is_dir():
             return None
         names = _names_beside(root)
+        if names is not None and _beside_pictures(root):
+            options.assume(f"labels are read from YOLO's text files, with {len(names)} classes")
+            return {"train": partial(_read, [root], names)}
+        if not (root / "labels").is_dir() or not (root / "images").is_dir():
+            return None
         folders = _image_folders(root)
         if names is None:
             if not any((root / "labels").rglob("*.txt")):
@@ -48,6 +55,15 @@ def read_yolo(path: Path, options: ReadOptions) -> Splits | None:
             )
     options.assume(f"labels are read from YOLO's text files, with {len(names)} classes")
     return {split: partial(_read, found, names) for split, found in folders.items()}
+
+
+def _beside_pictures(root: Path) -> bool:
+    """Whether most pictures in a folder have objects in YOLO's format beside them."""
+    pictures = [file for file in root.iterdir() if looks_like_picture(file.name)]
+    beside = [file.with_suffix(".txt") for file in pictures]
+    there = [file for file in beside if file.is_file()]
+    lines = [line for file in there[:20] for line in file.read_text(encoding="utf-8", errors="replace").splitlines()]
+    return 2 * len(there) > len(pictures) and bool(lines) and all(OBJECT.fullmatch(line.strip()) for line in lines)
 
 
 def _image_folders(root: Path) -> dict[str, list[Path]]:

@@ -9,6 +9,7 @@ import logging
 import sys
 import textwrap
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
@@ -40,11 +41,10 @@ from .hub.push import push_folder
 from .hub.released import load_released_checkpoint
 from .modeling.configuration_gkgnet import __version__
 from .modeling.modeling_gkgnet import GKGNetForImageClassification
-from .predict import find_images, model_label_names
+from .predict import find_images, load_model, model_label_names
 from .predict import predict as predict_labels
 from .training.arguments import DataArguments, ModelArguments, MultiLabelTrainingArguments
 from .training.experiment import run_training
-from .training.initialize import load_model
 from .training.recipe import read_recipe, recipe_names
 
 FEW_POSITIVES = 10
@@ -56,10 +56,13 @@ FORMER_OPTIONS = {"config-name": "dataset-config-name"}
 USER_ERRORS = (ValueError, OSError, ImportError, SafetensorError, StrictDataclassError, HTTPError)
 
 
+@cache  # of every word, so that a warning comes once
 def _option_name(word: str) -> str:
     """The name of an option, which may also be written as in recipes (`--top_k`) or as in the last version."""
     name = word.replace("_", "-")
-    return FORMER_OPTIONS.get(name, name)
+    if (now := FORMER_OPTIONS.get(name, name)) != name:
+        typer.echo(f"--{name} is called --{now} now; the old name goes in the next version", err=True)
+    return now
 
 
 app = typer.Typer(

@@ -14,7 +14,7 @@ from transformers import ViTImageProcessor
 from .files import check_new_folder, written_whole
 from .modeling.configuration_gkgnet import __version__
 from .modeling.modeling_gkgnet import GKGNetForImageClassification
-from .modeling.vision_gnn import ConvNorm, Stage, Stem
+from .modeling.vision_gnn import ConvNorm, Stage, find_stem
 
 Format = Literal["onnx", "pt2"]
 OPSET = 20  # the first with Gelu
@@ -78,7 +78,8 @@ def export_program(model: nn.Module) -> ExportedProgram:
             gives its logits (B, L) alone, any other network what it returns.
 
     Raises:
-        ValueError: if the model's own image size is smaller than that, or it was optimised for inference.
+        ValueError: if the model's own image size is smaller than that, or it was optimised for inference, or is another
+            network.
 
     >>> from gkgnet_hf import GKGNetConfig, GKGNetForImageClassification
     >>> stage = dict(hidden_sizes=[8], depths=[1], pooling_ratios=[4], num_label_blocks=[1])
@@ -86,8 +87,8 @@ def export_program(model: nn.Module) -> ExportedProgram:
     >>> program.module()(torch.zeros(3, 3, 64, 96)).shape
     torch.Size([3, 2])
     """
+    stem = find_stem(model)
     smallest = smallest_export(model)
-    stem = next(module for module in model.modules() if isinstance(module, Stem))
     if not isinstance(stem.conv1, ConvNorm):
         raise ValueError("The model was optimised for inference: export it before optimize_for_inference")
     if 4 * min(stem.pos_embed.shape[-2:]) < smallest:

@@ -334,6 +334,12 @@ def test_a_licence_is_inherited_with_its_name(tmp_path):
         ("evaluation.json", '{"metrics": {"mAP": 3}, "per_label": [3]}', "evaluation.json has a wrong value"),
         ("evaluation.json", '{"metrics": {"mAP": 3}, "per_label": [{"AP": "3"}]}', "evaluation.json has a wrong value"),
         ("recipe.yaml", "dataset: [photos]", "recipe.yaml has a wrong value: .*'dataset' expected str, got list"),
+        ("recipe.yaml", "model_name_or_path: 5", "recipe.yaml has a wrong value: .*'model_name_or_path' expected str"),
+        (
+            "recipe.yaml",
+            "model: [a]\nbackbone_checkpoint: imagenet",
+            "wrong value: .*'model_name_or_path' expected str",
+        ),
         ("recipe.yaml", "config: [1]", "recipe.yaml has a wrong value: .*'config'"),
         ("all_results.json", '{"train_runtime": "75"}', "all_results.json has a wrong value: .*'train_runtime'"),
         ("config.json", '{"architecture": "pvig_s", "num_classes": 5}', "config.json must hold .* pretrained_cfg"),

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from gkgnet_hf import GKGNetForImageClassification, create_image_processor
+from gkgnet_hf.cli import _option_name
 
 from .test_models import small_config
 from .test_recipes import QUICK, write_photos
@@ -55,6 +56,15 @@ def test_evaluate_writes_json_and_a_table_of_labels(run, workplace):
     rows = list(csv.DictReader((workplace / "labels.csv").open()))
     assert [row["label"] for row in rows] == ["green", "red"]
     assert float(rows[0]["AP"]) == pytest.approx(result["per_label"][0]["AP"])
+
+
+def test_the_former_name_of_an_option_works_with_a_warning(run):
+    _option_name.cache_clear()
+    for name, warnings in (("--config-name", 1), ("--dataset-config-name", 0)):
+        code, out, err = run("data", "inspect", "photos", name, "default")
+        assert code == 0
+        assert "labels" in out
+        assert err.count("--config-name is called --dataset-config-name now") == warnings
 
 
 def test_fitted_thresholds_are_kept_and_used_by_predict(run, workplace):

@@ -49,6 +49,7 @@ def test_an_unknown_variant_is_named():
         (dict(pooling_ratios=(100, 2, 1, 1)), "image_size must be at least 400", "224"),
         (dict(gamma_positive=float("nan")), "gamma_positive", "nan"),
         (dict(num_labels=0), "num_labels must be at least 1", "0"),
+        (dict(id2label=["a", "b"]), "id2label", "must be a mapping of ids to names, got a list"),
         (dict(id2label={}), "num_labels must be at least 1", "0"),
         (dict(num_labels=3, id2label={0: "a", 1: "b"}), "num_labels must be 2, as many as id2label names", "3"),
         (dict(image_size=[224]), "image_size", r"\[224\]"),

@@ -101,6 +101,8 @@ def test_of_equal_scores_the_first_are_the_highest_and_unknown_ones_take_no_plac
     metrics = multilabel_metrics([[0.7, 0.9, 0.7, 0.7]], [[1, -1, 0, 1]], top_k=2)
     assert (metrics["OP_top2"], metrics["OR_top2"]) == (50, 50)
     assert multilabel_metrics([[0.9, 0.8]], [[1, 1]], top_k=5)["OR_top5"] == 100
+    with pytest.raises(ValueError, match="top_k must be at least 1, got 0"):
+        multilabel_metrics([[0.9, 0.8]], [[1, 1]], top_k=0)
 
 
 def test_a_threshold_a_label_decides_for_that_label():

@@ -46,6 +46,12 @@ def test_logits_stay_the_same(monkeypatch, build, shape, band):
     torch.testing.assert_close(after, before, rtol=1e-9, atol=1e-9)
 
 
+def test_another_network_is_an_error():
+    for use in (optimize_for_inference, export_program):
+        with pytest.raises(ValueError, match="The model must be a GKGNet or Pyramid ViG, got ResNet"):
+            use(timm.create_model("resnet18").eval())
+
+
 def test_an_image_can_have_a_gradient():
     image = torch.randn(1, 3, 64, 64, requires_grad=True)
     optimize_for_inference(gkgnet().eval())(image).logits.sum().backward()

@@ -131,6 +131,12 @@ def test_predict_gives_logits_with_labels_and_without(tmp_path):
     assert without.label_ids is None
 
 
+def test_predictions_are_logits_alone_whatever_the_model_returns(tmp_path):
+    trainer = build_trainer(tmp_path)
+    trainer.model.config.output_hidden_states = True
+    assert trainer.predict(Images(multi_label)).predictions.shape == (10, NUM_LABELS)
+
+
 @pytest.mark.parametrize("problem_type", ["single_label_classification", "multi_label_classification"])
 def test_class_ids_train_and_evaluate(tmp_path, problem_type):
     data = Images(class_id)

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from transformers import TrainingArguments
+from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import BestRun
 
 from gkgnet_hf import GKGNetForImageClassification
 from gkgnet_hf.evaluation import multilabel_metrics
-from gkgnet_hf.training import MultiLabelLoss, MultiLabelTrainingArguments
+from gkgnet_hf.training import MultiLabelLoss, MultiLabelTrainer, MultiLabelTrainingArguments
 
 from .test_models import NUM_LABELS, small_config
 from .test_trainer import RandomImages, build_trainer
@@ -29,6 +29,12 @@ class FixedStatistics(GKGNetForImageClassification):
 
     def train(self, mode=True):
         return super().train(False)
+
+
+def test_every_method_that_the_trainer_replaces_is_one_of_transformers():
+    own = {"_argument", "_averaged", "_last_image_is_alone", "_last_logged", "_published_card"}
+    methods = {name for name, value in vars(MultiLabelTrainer).items() if callable(value)}
+    assert {name for name in methods if not hasattr(Trainer, name)} == own
 
 
 def first_step(output, **arguments):

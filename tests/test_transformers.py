@@ -108,6 +108,12 @@ def test_hidden_states_are_stem_and_stages(model, pixel_values):
     assert [tuple(s.shape[1:]) for s in states] == [(16, 16, 16), (16, 16, 16), (24, 8, 8), (40, 4, 4), (48, 2, 2)]
 
 
+def test_the_former_name_of_output_neighbors_is_an_error(model, pixel_values):
+    for network in (model, model.gkgnet):
+        with pytest.raises(TypeError, match="output_label_neighbors is now output_neighbors"):
+            network(pixel_values, output_label_neighbors=True)
+
+
 def test_tuples_on_request(model, pixel_values):
     logits = model(pixel_values, return_dict=False)[0]
     torch.testing.assert_close(logits, model(pixel_values).logits)

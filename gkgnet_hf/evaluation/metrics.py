@@ -39,12 +39,15 @@ def multilabel_metrics(
         Metric name → percent. NaN where nothing is defined (no positive at all).
 
     Raises:
-        ValueError: for shapes that differ, NaN among the scores, scores or thresholds outside [0, 1], other targets.
+        ValueError: for shapes that differ, NaN among the scores, scores or thresholds outside [0, 1], other targets, or
+            a `top_k` below 1.
 
     >>> metrics = multilabel_metrics([[0.9, 0.2], [0.1, 0.8]], [[1, 0], [0, 1]])
     >>> metrics["mAP"], metrics["CF1"]
     (100.0, 100.0)
     """
+    if top_k < 1:
+        raise ValueError(f"top_k must be at least 1, got {top_k}")
     scores, positive, known = check_probabilities(scores, targets)
     predicted = known & (scores >= label_thresholds(threshold, scores.shape[1]))
     metrics = {"mAP": _mean_average_precision(scores, positive, known)}

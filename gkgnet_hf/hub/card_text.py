@@ -124,7 +124,7 @@ def result_sentence(evaluation: Mapping[str, Any], dataset: str | None) -> str:
     if not evaluation:
         return ""
     text = f"**mAP {_number(evaluation['metrics']['mAP'])}**"
-    baseline = evaluation.get("random_baseline_mAP", evaluation.get("chance_mAP"))  # the second until version 0.3
+    baseline = evaluation.get("random_baseline_mAP", evaluation.get("chance_mAP"))  # the second in version 0.1
     if baseline is not None:
         text += f" (random baseline {_number(baseline)})"
     images = f"{evaluation['num_images']:,} images" if "num_images" in evaluation else "images"

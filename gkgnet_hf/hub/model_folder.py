@@ -40,14 +40,14 @@ class CardValues(TypedDict, total=False):
     fitted_metrics: dict[str, Number] | None
     size_metrics: dict[str, Number] | None
     random_baseline_mAP: Number
-    chance_mAP: Number  # its name until version 0.3
+    chance_mAP: Number  # its name in version 0.1
     threshold: Number | list[float | int]
     per_label: list[dict[str, Any]] | None
     label: str
     AP: Number
     positives: int
     # recipe.yaml and all_results.json
-    model: str
+    model_name_or_path: str
     backbone_checkpoint: str | None
     config: dict[str, Any] | None
     train_runtime: Number
@@ -88,10 +88,10 @@ def read_evaluation(folder: Path) -> dict[str, Any]:
 def read_training(folder: Path, otherwise: Mapping[str, Any]) -> dict[str, Any]:
     """Content of recipe.yaml, or `otherwise`, with that of all_results.json. ValueError for wrong types in them."""
     recipe, results = read_values(folder / RECIPE_FILE), read_values(folder / RESULTS_FILE)
+    if "model" in recipe:  # its name in version 0.1
+        recipe["model_name_or_path"] = recipe.pop("model")
     _check_types(folder / RECIPE_FILE, recipe)
     _check_types(folder / RESULTS_FILE, results)
-    if "model" in recipe:  # as recipes called it before
-        recipe["model_name_or_path"] = recipe.pop("model")
     return {**(recipe or otherwise), **results}
 
 

@@ -146,15 +146,14 @@ class GKGNetConfig(BackboneConfigMixin, PreTrainedConfig):
     smoothed_loss_weight: float | int = 1.0
     label_smoothing: float | int = 0.1
     decision_threshold: float | int | list[float | int] = 0.5
-    # Declared in transformers too, but there as text, which is not checked.
-    id2label: dict[int, str] | dict[str, str] | None = None
-    label2id: dict[str, int] | dict[str, str] | None = None
     problem_type: ProblemType | None = "multi_label_classification"
     _out_features: list[str] | None = None
     _out_indices: list[int] | None = None
     gkgnet_hf_version: str | None = None
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if name in ("id2label", "label2id"):
+            _check_mapping(name, value)
         if name == "label2id" and value is not None:
             value = {label: _id(i) for label, i in value.items()}
         if name == "id2label" and value is not None:
@@ -320,7 +319,7 @@ _LOWEST = {
     "smoothed_loss_weight": 0,
 }
 
-_FIELDS = [name.lstrip("_") for name in (*GKGNetConfig.__annotations__, "num_labels")]
+_FIELDS = [name.lstrip("_") for name in (*GKGNetConfig.__annotations__, "num_labels", "id2label", "label2id")]
 
 # What transformers and tools around it write or pass, without a declaration in its classes.
 _OTHERS_FIELDS = {
@@ -345,6 +344,8 @@ def _complete_labels(
     """Both mappings from those that are given, None for the others; ValueError where what is given does not agree."""
     if num_labels is not None and not isinstance(num_labels, int):
         raise ValueError(f"num_labels must be an integer, got {num_labels!r}")
+    _check_mapping("id2label", id2label)
+    _check_mapping("label2id", label2id)
     if id2label is not None:
         names = _sorted_labels("id2label", id2label.items())
     elif label2id is not None:
@@ -361,13 +362,24 @@ def _complete_labels(
     return names, ids
 
 
+def _check_mapping(field: str, value: Any) -> None:
+    if value is None:
+        return
+    kinds, types = ("ids to names", (int | str, str)) if field == "id2label" else ("names to ids", (str, int | str))
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{field} must be a mapping of {kinds}, got a {type(value).__name__}")
+    for one, other in value.items():
+        if not isinstance(one, types[0]) or not isinstance(other, types[1]):
+            raise ValueError(f"{field} must be a mapping of {kinds}, got {one!r}: {other!r}")
+
+
 def _sorted_labels(field: str, pairs: Iterable[tuple[Any, str]]) -> dict[int, str]:
     """Ids and names as they are kept; ValueError unless the ids are 0 to L − 1 and every name occurs once."""
     pairs = list(pairs)
     if not pairs:
         raise ValueError("num_labels must be at least 1, got 0")
     names = {_id(i): name for i, name in pairs}
-    if sorted(names) != list(range(len(pairs))):
+    if names.keys() != set(range(len(pairs))):
         raise ValueError(f"{field} must name the labels 0 to {len(pairs) - 1}, got {[i for i, _ in pairs]}")
     if repeated := sorted(name for name, count in Counter(names.values()).items() if count > 1):
         raise ValueError(f"{field} must give every label another name, got more than once: {', '.join(repeated)}")

@@ -203,7 +203,7 @@ def to_class_ids(labels: Tensor) -> Tensor:
     """Labels (B, L) with exactly one 1 in each row → their class ids (B,); ValueError for another number of them."""
     positive = labels == 1
     if _has_values(labels) and (others := (positive.sum(1) != 1).nonzero()).numel():
-        row = others[0].item()
+        row = int(others[0])
         raise ValueError(
             "every image must have exactly one label with problem_type='single_label_classification', "
             f"image {row} of the batch has {positive[row].sum().item()}"
@@ -308,8 +308,8 @@ class GKGNetPreTrainedModel(PreTrainedModel):
                 `use_safetensors=False`.
 
         Raises:
-            ValueError: if the weights cannot be read, are of another shape, or lack tensors of the patch nodes or a
-                part of the label nodes or of a classifier.
+            ValueError: if the weights cannot be read, are of another shape (transformers raises RuntimeError for that), or
+                lack tensors of the patch nodes or a part of the label nodes or of a classifier.
             OSError: if there is no safetensors file.
         """
         load: Any = super().from_pretrained
@@ -324,18 +324,20 @@ class GKGNetPreTrainedModel(PreTrainedModel):
         except SafetensorError as error:
             raise ValueError(f"The weights in {pretrained_model_name_or_path} cannot be read: {error}") from error
         problems = []
-        if not ignore_mismatched_sizes:
-            problems += [
-                f"{name} is {tuple(came)}, not {tuple(ours)} (ignore_mismatched_sizes=True starts it at random)"
-                for name, came, ours in report["mismatched_keys"]
-            ]
-        if pretrained_model_name_or_path and not output_loading_info:
-            problems += [f"{name} is missing" for name in _missing_in_part(model, report["missing_keys"])]
-        if problems:
-            raise ValueError(
-                f"The {cls.__name__} in {pretrained_model_name_or_path} is not what its configuration says, "
-                f"{len(problems)} tensors do not fit: {'; '.join(sorted(problems)[:5])}"
+        if not ignore_mismatched_sizes and (shapes := report["mismatched_keys"]):
+            differ = [f"{name} is {tuple(came)}, not {tuple(ours)}" for name, came, ours in sorted(shapes)]
+            problems.append(
+                f"{len(differ)} tensors in {pretrained_model_name_or_path} have another shape than the network that "
+                f"was asked for: {_first(differ)}. Pass ignore_mismatched_sizes=True to start them at random."
             )
+        missing = _missing_in_part(model, report["missing_keys"])
+        if missing and pretrained_model_name_or_path and not output_loading_info:
+            problems.append(
+                f"{len(missing)} tensors of the network that was asked for are missing in "
+                f"{pretrained_model_name_or_path}: {_first(sorted(missing))}"
+            )
+        if problems:
+            raise ValueError(" ".join(problems))
         return (model, report) if output_loading_info else model
 
     @torch.no_grad()
@@ -383,6 +385,10 @@ class GKGNetPreTrainedModel(PreTrainedModel):
             drop_path_rate=config.drop_path_rate,
             block_layer=GKGNetBlock,
         )
+
+
+def _first(items: list[str], count: int = 5) -> str:
+    return "; ".join([*items[:count], *(["..."] if len(items) > count else [])])
 
 
 def _missing_in_part(model: nn.Module, missing: set[str]) -> set[str]:
@@ -450,7 +456,10 @@ class GKGNetModel(GKGNetPreTrainedModel):
 
         Raises:
             ValueError: for an input of another rank, dtype or channel count, or a smaller one.
+            TypeError: for the former name of `output_neighbors`.
         """
+        if "output_label_neighbors" in kwargs:  # in silence it would change nothing
+            raise TypeError("output_label_neighbors is now output_neighbors")
         pixel_values = self._prepare(pixel_values)
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
@@ -529,6 +538,7 @@ class GKGNetForImageClassification(GKGNetPreTrainedModel):
             output_hidden_states=output_hidden_states,
             output_neighbors=output_neighbors,
             return_dict=True,
+            **kwargs,
         )
         logits = self.patch_classifier(outputs.pooler_output)
         if self.label_classifier is not None:

@@ -510,6 +510,14 @@ def _bicubic_taps(size: int, samples: int, device: torch.device) -> tuple[Tensor
     return taps.clamp(0, size - 1), weights
 
 
+def find_stem(model: nn.Module) -> Stem:
+    """The stem of a GKGNet or Pyramid ViG of transformers or timm; ValueError for another network."""
+    for module in model.modules():
+        if isinstance(module, Stem):
+            return module
+    raise ValueError(f"The model must be a GKGNet or Pyramid ViG, got {type(model).__name__}")
+
+
 Model = TypeVar("Model", bound=nn.Module)
 
 
@@ -526,7 +534,7 @@ def optimize_for_inference(model: Model) -> Model:
         `model`.
 
     Raises:
-        ValueError: if it is in training mode.
+        ValueError: if it is in training mode, or another network.
 
     Example:
 
@@ -537,6 +545,7 @@ def optimize_for_inference(model: Model) -> Model:
     torch.Size([1, 3])
 
     ```"""
+    find_stem(model)
     if any(module.training for module in model.modules()):
         raise ValueError("The model must be in eval mode to be optimised for inference, got one in training mode")
     # The list holds no convolution, so that each is freed as soon as its fused one is there: memory never doubles.

@@ -520,7 +520,7 @@ class _TiffArray:
         if self.num_channels not in (1, 3):
             return np.ascontiguousarray(values)
         if page.photometric not in (0, 1, 2):  # white is 0, black is 0, RGB
-            raise PictureError(f"its colours are {page.photometric.name}; save it as RGB")
+            raise PictureError(f"its colours are not grey or RGB (photometric {int(page.photometric)}); save it as RGB")
         num_colors = 3 if page.photometric == 2 else 1
         colors = to_eight_bits(values[..., :num_colors])
         colors = 255 - colors if page.photometric == 0 else colors

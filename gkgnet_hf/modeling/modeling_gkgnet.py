@@ -308,8 +308,8 @@ class GKGNetPreTrainedModel(PreTrainedModel):
                 `use_safetensors=False`.
 
         Raises:
-            ValueError: if the weights cannot be read, are of another shape (transformers raises RuntimeError for that), or
-                lack tensors of the patch nodes or a part of the label nodes or of a classifier.
+            ValueError: if the weights cannot be read, are of another shape (for which transformers has a RuntimeError),
+                or lack tensors of the patch nodes or a part of the label nodes or of a classifier.
             OSError: if there is no safetensors file.
         """
         load: Any = super().from_pretrained
@@ -437,6 +437,7 @@ class GKGNetModel(GKGNetPreTrainedModel):
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Conv2d:
+        """The first layer, which reads the image."""
         return self.backbone.stem.conv1.conv
 
     @can_return_tuple
@@ -503,6 +504,8 @@ class GKGNetForImageClassification(GKGNetPreTrainedModel):
 
     accepts_loss_kwargs = False
 
+    # A new layer here must also be initialised in `_init_weights`, be named in `_keys_to_ignore_on_load_unexpected` of
+    # `GKGNetModel` and `GKGNetBackbone`, and, if it has a row for each label, in `training.initialize.LABEL_TENSORS`.
     def __init__(self, config: GKGNetConfig):
         super().__init__(config)
         self.num_labels: int = config.num_labels  # type: ignore[assignment]
@@ -588,6 +591,7 @@ class GKGNetBackbone(BackboneMixin, GKGNetPreTrainedModel):
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Conv2d:
+        """The first layer, which reads the image."""
         return self.backbone.stem.conv1.conv
 
     @can_return_tuple

@@ -149,10 +149,12 @@ class PyramidVisionGNNClassifier(PyramidVisionGNN):
 
     @torch.jit.ignore
     def no_weight_decay(self) -> set[str]:
+        """Names of the parameters that timm's optimisers do not decay."""
         return {"stem.pos_embed"}
 
     @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Patterns by which timm groups parameters for layer decay: by block, or with `coarse` by stage."""
         return dict(
             stem=r"^stem",
             blocks=[(r"^stages\.(\d+)", None)]
@@ -162,11 +164,13 @@ class PyramidVisionGNNClassifier(PyramidVisionGNN):
 
     @torch.jit.ignore
     def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute blocks in the backward pass, which saves memory, or no longer do."""
         for stage in self.stages:
             stage.grad_checkpointing = enable  # type: ignore[assignment]
 
     @torch.jit.ignore
     def get_classifier(self) -> nn.Module:
+        """The last layer, from (B, num_features, H, W) to (B, num_classes, H, W); the identity without classes."""
         return self.head.fc
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
@@ -235,9 +239,11 @@ class PyramidVisionGNNClassifier(PyramidVisionGNN):
         return take_indices
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Feature map (B, C4, H, W) → logits (B, num_classes); with `pre_logits` (B, num_features of the head)."""
         return self.head(x, pre_logits=pre_logits)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Images (B, in_chans, H, W) → logits (B, num_classes)."""
         return self.forward_head(self.forward_features(x))
 
 

@@ -86,6 +86,7 @@ class Stem(nn.Module):
         self.pos_embed = nn.Parameter(torch.zeros(1, dim, *grid_size, **dd))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, H, W) → (B, dim, H/4, W/4), sides rounded up."""
         x = gelu(self.conv1(channels_last(x)))
         x = gelu(self.conv2(x))
         x = self.conv3(x)
@@ -113,6 +114,7 @@ class DropPath(nn.Module):
         self.drop_prob = drop_prob
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) → (B, C, H, W); outside training `x` itself."""
         if not self.training:
             return x
         keep = 1 - self.drop_prob
@@ -164,10 +166,14 @@ class GroupKGCN(nn.Module):
         return relative.transpose(1, 2).reshape(batch, height, width, dim).permute(0, 3, 1, 2)
 
     def update(self, x: Tensor, h: Tensor, messages: Tensor) -> Tensor:
-        """New nodes from the old `x`, their projection `h` and the messages, all (B, C, H, W)."""
+        """New nodes from the old `x`, their projection `h` and the messages, all (B, C, H, W).
+
+        `optimize_for_inference` replaces this method by one that calls `branch` for some nodes at a time.
+        """
         return x + self.branch(x, h, messages)
 
     def branch(self, x: Tensor, h: Tensor, messages: Tensor) -> Tensor:
+        """What `update` adds to `x`, (B, C, H, W); each node by itself."""
         interleaved = torch.stack((h.permute(0, 2, 3, 1), messages.permute(0, 2, 3, 1)), dim=4)
         pairs = interleaved.flatten(3).permute(0, 3, 1, 2)  # h_1, m_1, h_2, m_2, …: (B, 2C, H, W)
         return self.drop_path(self.fc2(gelu(self.graph_conv(pairs))))
@@ -209,9 +215,11 @@ class FeedForward(nn.Module):
         self.drop_path = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) → (B, C, H, W). `optimize_for_inference` replaces this method, as `GroupKGCN.update`."""
         return x + self.branch(x)
 
     def branch(self, x: Tensor) -> Tensor:
+        """What `forward` adds to `x`, (B, C, H, W); each node by itself."""
         return self.drop_path(self.fc2(gelu(self.fc1(x))))
 
 
@@ -225,6 +233,7 @@ class Block(nn.Module):
         self.ffn = FeedForward(dim, mlp_ratio, drop_path=drop_path, **dd)
 
     def forward(self, x: Tensor, bias: tuple[Tensor, Tensor] | None) -> Tensor:
+        """(B, C, H, W) and the position bias of its grid → (B, C, H, W)."""
         return self.ffn(self.graph(x, bias))
 
 
@@ -304,6 +313,9 @@ class Stage(nn.Module):
 
 class PyramidVisionGNN(nn.Module):
     """Patch nodes in four stages of graph blocks.
+
+    There is no `forward`: `GKGNetModel` walks through `stem` and `stages` itself, since its label nodes gather from the
+    patches after each stage, and the classifier of timm adds its own.
 
     Args:
         img_size: side, or (height, width), that the position embedding is made for; any other size resizes it.

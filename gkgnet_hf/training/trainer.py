@@ -59,10 +59,12 @@ class MultiLabelTrainer(Trainer):
             `MultiLabelTrainingArguments` adds have their defaults. An image processor given as `processing_class` is
             saved with every checkpoint.
 
-    With `ema_decay` the model is evaluated and saved with the average of its weights, and holds it after training.
+    A step: `_StepCallback` seeds torch, the model computes its loss, transformers clips and steps, `_StepCallback`
+    updates the average. With `ema_decay` the model is evaluated and saved with the average of its weights, and holds it
+    after training.
 
-    A run that is stopped and resumed reaches the same weights, bit for bit on a CPU: what is random in a step depends
-    on seed, step and process alone.
+    A run that is stopped and resumed reaches the same weights, bit for bit on a CPU: what torch draws at random in a
+    step depends on seed, step and process alone.
 
     Raises:
         ValueError: for `label_smoothing_factor`, which smooths over classes that exclude each other (use the
@@ -188,6 +190,7 @@ class MultiLabelTrainer(Trainer):
         return size > 1 and len(self.train_dataset) > size and len(self.train_dataset) % size == 1
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+        """As the Trainer's: predictions (N, L), labels and metrics, with the averaged weights where there are some."""
         with self._averaged():
             return super().evaluation_loop(*args, **kwargs)
 

@@ -141,7 +141,10 @@ READ = {
     "other names": (table(header="poster,Genre"), "'Genre'"),
     "the only column left": (table(header="file_name,was_drauf_ist"), "the only one that is left"),
     "leading zeros": (table([("0.jpg", "001|010"), ("1.jpg", "010"), ("2.jpg", "007")]), "'|'"),
-    "fold": (table([(*row, str(i % 2)) for i, row in enumerate(ROWS)], "file_name,labels,fold"), "'fold' is neither"),
+    "fold": (
+        table([(*row, str(i % 2)) for i, row in enumerate(ROWS)], "file_name,labels,fold"),
+        "columns not read as labels: fold",
+    ),
     "case": (table([("0.jpg", "Cat"), ("1.jpg", "cat|dog"), ("2.jpg", "dog")]), "--ignore-case joins them"),
     "mixed separators": (
         table([("0.jpg", "cat"), ("1.jpg", "cat;dog"), ("2.jpg", "dog|tree"), ("3.jpg", "tree")]),
@@ -346,10 +349,9 @@ def test_pictures_that_are_passed_over_are_counted(tmp_path, monkeypatch):
     files = {f"{label}/{i}.jpg": i for label in ("cat", "dog") for i in range(2)}
     source = MultiLabelSource(write(tmp_path, {**files, "cat/x.HEIC": b"", "dog/y.heic": b"", "__MACOSX/cat/z.jpg": 1}))
     assert (
-        "warning: 2 pictures end in .heic and are passed over (pip install pillow-heif reads them)"
+        "warning: pictures that end in .heic are passed over: 2 (pip install pillow-heif reads them)"
         in source.assumptions
     )
-    assert "folders that are no labels are passed over: __MACOSX" in source.assumptions
     write(tmp_path, {"owl/a.heic": b""})
     with pytest.raises(ValueError, match=r"Folder owl holds only pictures that end in \.heic.*pip install pillow-heif"):
         MultiLabelSource(tmp_path)

@@ -118,14 +118,6 @@ def test_labels_that_are_numbers_or_years_stay_labels(tmp_path):
     assert read(write_folders(tmp_path, "0", "1", "2023"))[0] == ["0", "1", "2023"]
 
 
-def test_pictures_outside_the_folders_of_labels_are_counted(tmp_path):
-    write_folders(tmp_path, "train/cat", "train/dog", "test")
-    draw(tmp_path / "stray.png")
-    _, _, said = read(tmp_path)
-    assert sum("pictures stand in" in sentence for sentence in said) == 2
-    assert any("2 pictures stand in test," in sentence for sentence in said)
-
-
 def test_objects_as_the_hub_has_them_give_labels(tmp_path):
     for place in range(len(SETS)):
         draw(tmp_path / f"{place}.png")

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,11 +16,12 @@ from numpy.typing import NDArray
 
 from .cells import BLANK, NO, YES, normal, object_features, read_answers, read_labels_column
 from .checks import BadImage, image_files, keep_rows, report_bad_images
-from .columns import Roles, find_image_column, find_roles
+from .columns import Roles, find_image_column, find_roles, split_of_rows
 from .labels import NEGATIVE, POSITIVE, UNKNOWN, Labels, Unlabeled, is_multilabel, multilabel_features, stored_labels
 from .options import ReadOptions
 from .places import Places
 from .splits import SYNONYMS, split_kind, split_order
+from .words import counted
 
 SHAPE = ("image", "labels", "label_ids", "label_areas")
 SplitNames = NDArray[np.str_] | None
@@ -116,8 +118,7 @@ def understand(
     roles, table = understand_columns(dataset, options)
     labels, declared, unlabeled = read_rows(table, dataset.features, roles, options)
     if roles.splits and split_of is None:
-        column, meaning = roles.splits
-        split_of = np.array([meaning[normal(cell)] for cell in table[column].to_pylist()])
+        split_of = split_of_rows(table, roles.splits)
     renames = renamed_columns(dataset.features, roles)
     images = dataset.select_columns(list(renames)).rename_columns(renames)
     feature = dataset.features[roles.image]
@@ -289,6 +290,11 @@ def _one_row_each(
     group_of = np.empty(len(paths), dtype=np.int64)
     for row, key in enumerate(zip(paths, splits, strict=True)):
         group_of[row] = first.setdefault(key if key[0] else row, len(first))
+    in_splits = Counter(key[0] for key in first if isinstance(key, tuple))
+    if several := [path for path, count in in_splits.items() if count > 1]:
+        options.assume(
+            f"warning: {counted(len(several), 'image')} in more than one split, such as {os.path.basename(several[0])}"
+        )
     if len(first) == len(paths):
         return images, labels, split_of
     _, keep = np.unique(group_of, return_index=True)

@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from datasets import ClassLabel, Features, Image, LargeList, List, Value
+from numpy.typing import NDArray
 
 from .cells import BLANK, NO, YES, CellOptions, answer_share, cell_counts, dtype, is_blank, normal, object_features
 from .places import looks_like_picture
-from .splits import split_kind
+from .splits import SYNONYMS, split_kind
 
 # Names of columns as `plain` writes them, the likeliest first.
 IMAGE_COLUMNS = (
@@ -31,7 +33,7 @@ ONE_OR_ANSWER = frozenset((
     "label", "labels", "target", "targets", "class", "classes", "category", "annotation", "groundtruth", "gt",
 ))  # fmt: skip
 SPLIT_COLUMNS = frozenset(("split", "splits", "set", "subset", "partition", "phase", "usage", "datasplit", "stage"))
-FLAG_COLUMNS = {"isvalid": "validation", "isval": "validation", "istest": "test", "istrain": "train"}
+FLAG_COLUMNS = {f"is{word}": kind for kind, words in SYNONYMS.items() for word in words}
 CONFIDENCE_COLUMNS = frozenset((
     "confidence", "presence", "present", "answer", "value", "verified", "score", "ispositive", "positive",
 ))  # fmt: skip
@@ -47,6 +49,7 @@ TEXT_COLUMNS = frozenset((
     "user", "username", "date", "time", "timestamp", "price", "rating", "score", "license", "ocr",
 ))  # fmt: skip
 PARTITIONS = {"0": "train", "1": "validation", "2": "test"}
+SplitColumns = dict[str, dict[str, str]]
 
 
 class NoLabelsError(ValueError):
@@ -63,7 +66,7 @@ class Roles:
         answers: whether each of them is one label, with answers in its cells.
         confidence: column that says yes or no to the label of its row.
         negatives: column of the labels that are known to be absent, where all others are unknown.
-        splits: column → split of each of its cells, as `normal` writes them.
+        splits: column → the split that each of its cells means, as `normal` writes them; empty where it says nothing.
         others: the columns that are none of these.
     """
 
@@ -72,7 +75,7 @@ class Roles:
     answers: bool = False
     confidence: str | None = None
     negatives: str | None = None
-    splits: tuple[str, dict[str, str]] | None = None
+    splits: SplitColumns = field(default_factory=dict)
     others: list[str] = field(default_factory=list)
 
 
@@ -150,7 +153,8 @@ def find_roles(
         is_answers = len(wanted) > 1 or dtype(features[wanted[0]]) == "bool"
         is_answers |= _is_answer(wanted[0], features, table) == 1
         is_answers &= not isinstance(features[wanted[0]], ClassLabel)
-        others = [c for c in columns if c not in wanted and (splits is None or c != splits[0])]
+        others = [c for c in columns if c not in wanted and c not in splits]
+        _say_others(others, options)
         roles = Roles(image, wanted, is_answers, splits=splits, others=others)
         if not is_answers:
             roles.confidence = _find_confidence(others, features, table)
@@ -158,11 +162,10 @@ def find_roles(
     empty = [column for column in columns if _is_empty(features[column], table[column])]
     index = [column for column in columns if column not in empty and _is_index(column, features, table)]
     splits = _find_splits([c for c in columns if c not in empty], features, table, options)
-    rest = [c for c in columns if c not in empty and c not in index and (splits is None or c != splits[0])]
+    rest = [c for c in columns if c not in empty and c not in index and c not in splits]
     named = [c for c in rest if plain(c) in LABEL_COLUMNS and _holds_labels(features[c])]
     shares = {c: _is_answer(c, features, table) for c in rest if plain(c) not in OTHER_COLUMNS | SPLIT_COLUMNS}
-    flags = {c for c in rest if plain(c) in FLAG_COLUMNS}
-    answers = [c for c, share in shares.items() if share >= 0.5 and c not in named and c not in flags]
+    answers = [c for c, share in shares.items() if share >= 0.5 and c not in named]
     if names:
         wanted = [name for name in names if name in rest and dtype(features[name])]
         if wanted and not named:
@@ -171,12 +174,14 @@ def find_roles(
         return _named_roles(image, named, answers, rest, splits, features, table, options)
     if answers:
         return _answer_roles(image, answers, shares, table, empty, rest, splits, names, options)
-    candidates = [c for c in rest if plain(c) not in OTHER_COLUMNS | SPLIT_COLUMNS and c not in flags]
+    candidates = [c for c in rest if plain(c) not in OTHER_COLUMNS | SPLIT_COLUMNS]
     candidates = [c for c in candidates if _holds_labels(features[c])]
     if len(candidates) == 1:
         _check_only_column(candidates[0], features[candidates[0]], table[candidates[0]])
         options.assume(f"labels are read from column {candidates[0]!r}, the only one that is left")
-        return Roles(image, candidates, splits=splits, others=[c for c in rest if c != candidates[0]])
+        others = [c for c in rest if c != candidates[0]]
+        _say_others(others, options)
+        return Roles(image, candidates, splits=splits, others=others)
     if not candidates:
         raise NoLabelsError(
             f"No column holds labels: beside the images ({image!r}) there are {shown(columns) or 'none'}"
@@ -185,6 +190,11 @@ def find_roles(
         f"Cannot tell which of the columns {shown(rest)} holds the labels; name it with --label-column (several times "
         "where each label has its own column)"
     )
+
+
+def _say_others(others: list[str], options: CellOptions) -> None:
+    if others:
+        options.assume(f"columns not read as labels: {shown(others)}")
 
 
 def _check_only_column(column: str, feature: Any, cells: pa.ChunkedArray) -> None:
@@ -211,7 +221,7 @@ def _named_roles(
     named: list[str],
     answers: list[str],
     rest: list[str],
-    splits: tuple[str, dict[str, str]] | None,
+    splits: SplitColumns,
     features: Features,
     table: pa.Table,
     options: CellOptions,
@@ -240,8 +250,7 @@ def _named_roles(
         options.assume(f"labels in column {negatives!r} are negative, those in neither column unknown")
     others = [c for c in rest if c not in (column, confidence, negatives)]
     options.assume(f"labels are read from column {column!r}")
-    if others:
-        options.assume(f"columns not read as labels: {shown(others)}")
+    _say_others(others, options)
     return Roles(image, [column], confidence=confidence, negatives=negatives, splits=splits, others=others)
 
 
@@ -252,7 +261,7 @@ def _answer_roles(
     table: pa.Table,
     empty: list[str],
     rest: list[str],
-    splits: tuple[str, dict[str, str]] | None,
+    splits: SplitColumns,
     names: Sequence[str] | None,
     options: CellOptions,
 ) -> Roles:
@@ -264,7 +273,13 @@ def _answer_roles(
             f"Column {counts[0]!r} stands beside columns of answers and holds other numbers too: make it 0 and 1 if it "
             "is a label, or name the label columns with --label-column"
         )
-    unexplained = [c for c in others if plain(c) not in OTHER_COLUMNS | SPLIT_COLUMNS | set(FLAG_COLUMNS)]
+    unexplained = [c for c in others if plain(c) not in OTHER_COLUMNS | SPLIT_COLUMNS]
+    split = next((c for c in answers if _is_like_flag(c, table[c])), None)
+    if split and not names:
+        raise ValueError(
+            f"Column {split!r} is named like a split and stands beside columns of answers: call it is_{split} if it "
+            "divides the rows, or name the label columns with --label-column"
+        )
     if len(answers) == 1 and unexplained and not names:
         raise ValueError(
             f"Only column {answers[0]!r} of {shown(rest)} holds answers (0 and 1): name the label columns with "
@@ -274,8 +289,7 @@ def _answer_roles(
         options.assume(f"there is one label, {answers[0]!r}, with answers in its column")
     else:
         options.assume(f"each of {len(answers)} columns is one label: {shown(answers)}")
-    if others or empty:
-        options.assume(f"columns not read as labels: {shown([*others, *(f'{c} (empty)' for c in empty if c)])}")
+    _say_others([*others, *(f"{c} (empty)" for c in empty if c)], options)
     return Roles(image, answers, True, splits=splits, others=others)
 
 
@@ -312,31 +326,54 @@ def _is_number(feature: Any, column: pa.ChunkedArray) -> bool:
     )
 
 
-def _find_splits(
-    columns: Sequence[str], features: Features, table: pa.Table, options: CellOptions
-) -> tuple[str, dict[str, str]] | None:
-    """The column that divides the rows, and the split that each of its cells means."""
+def _find_splits(columns: Sequence[str], features: Features, table: pa.Table, options: CellOptions) -> SplitColumns:
+    """The columns that divide the rows: one that names splits, or one of 0 and 1 for each split.
+
+    Raises:
+        ValueError: for a column that says so of some rows alone.
+    """
+    splits: SplitColumns = {}
     for column in columns:
         name = plain(column)
-        if not dtype(features[column]) or not (
-            name in SPLIT_COLUMNS or name in FLAG_COLUMNS or name.startswith("fold")
-        ):
+        if name not in SPLIT_COLUMNS | FLAG_COLUMNS.keys() or not dtype(features[column]):
             continue
         cells = set(cell_counts(table[column]))
-        if name in FLAG_COLUMNS and cells <= YES | NO:
-            yes = FLAG_COLUMNS[name]
-            no = "train" if yes != "train" else "validation"
-            meaning = {cell: yes if cell in YES else no for cell in cells}
+        if name in FLAG_COLUMNS:
+            meaning = {cell: FLAG_COLUMNS[name] if cell in YES else "" for cell in cells & (YES | NO)}
         elif name == "partition" and cells <= PARTITIONS.keys():
             meaning = {cell: PARTITIONS[cell] for cell in cells}
-        elif name in SPLIT_COLUMNS and all(split_kind(cell) for cell in cells):
-            meaning = {cell: str(split_kind(cell)) for cell in cells}
         else:
-            options.assume(f"column {column!r} is neither a label nor a split that is known, and not used")
-            continue
-        options.assume(f"column {column!r} divides the rows: {', '.join(sorted(set(meaning.values())))}")
-        return column, meaning
-    return None
+            meaning = {cell: kind for cell in cells if (kind := split_kind(cell))}
+        if meaning.keys() == cells:
+            splits[column] = meaning
+        elif meaning or cells <= PARTITIONS.keys():
+            expected = "1 or 0" if name in FLAG_COLUMNS else "train, validation or test"
+            raise ValueError(
+                f"Column {column!r} seems to divide the rows but holds {shown(sorted(map(repr, cells)))}: write "
+                f"{expected} in each row, or take the column out"
+            )
+    if splits:
+        kinds = sorted(set(split_of_rows(table, splits).tolist()))
+        words = "column {} divides" if len(splits) == 1 else "columns {} divide"
+        options.assume(f"{words.format(', '.join(map(repr, splits)))} the rows: {', '.join(kinds)}")
+    return splits
+
+
+def split_of_rows(table: pa.Table, splits: SplitColumns) -> NDArray[np.str_]:
+    """(N,) the split of each row; where no column says it, what is left: training, or validation beside `is_train`.
+
+    Raises:
+        ValueError: where columns contradict each other.
+    """
+    said = [[meaning[normal(cell)] for cell in table[column].to_pylist()] for column, meaning in splits.items()]
+    rest = "validation" if any("train" in meaning.values() for meaning in splits.values()) else "train"
+    split_of = []
+    for row, kinds in enumerate(zip(*said, strict=True)):
+        found = set(kinds) - {""}
+        if len(found) > 1:
+            raise ValueError(f"Row {row} is of several splits by the columns {shown(splits)}: {shown(sorted(found))}")
+        split_of.append(found.pop() if found else rest)
+    return np.array(split_of)
 
 
 def _is_index(column: str, features: Features, table: pa.Table) -> bool:
@@ -350,6 +387,14 @@ def _is_empty(feature: Any, column: pa.ChunkedArray) -> bool:
     if dtype(feature) not in ("string", "float", "null", "int", "bool"):
         return False
     return all(map(is_blank, cell_counts(column)))
+
+
+def _is_like_flag(column: str, cells: pa.ChunkedArray) -> bool:
+    """Whether a column of answers is named like a split; `train` is a label too, which few images have."""
+    if f"is{plain(column)}" not in FLAG_COLUMNS:
+        return False
+    counts = cell_counts(cells)
+    return plain(column) != "train" or 2 * sum(counts[cell] for cell in YES) >= counts.total()
 
 
 def _has_zero(column: pa.ChunkedArray) -> bool:

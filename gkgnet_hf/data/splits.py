@@ -17,8 +17,8 @@ from .stratify import stratified_holdout
 
 SYNONYMS = {
     "train": ("train", "training", "trainval"),
-    "validation": ("validation", "val", "valid", "dev", "eval"),
-    "test": ("test", "testing"),
+    "validation": ("validation", "val", "valid", "dev", "eval", "evaluation"),
+    "test": ("test", "testing", "holdout", "heldout"),
 }
 VALIDATION_SHARE = 0.1
 
@@ -29,7 +29,7 @@ def split_kind(name: str) -> str | None:
     >>> split_kind("val2014"), split_kind("train_labels"), split_kind("Train-jpg"), split_kind("trains")
     ('validation', 'train', 'train', None)
     """
-    words = set(re.split(r"[\W\d_]+", name.lower()))
+    words = set(re.split(r"[\W\d_]+", re.sub(r"(held|hold)[\W_]+out", r"\1out", name.lower())))
     kinds = [kind for kind, synonyms in SYNONYMS.items() if words & set(synonyms)]
     return kinds[0] if len(kinds) == 1 else None
 

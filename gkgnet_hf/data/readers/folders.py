@@ -11,41 +11,20 @@ from ..annotations import Annotations, Splits
 from ..labels import Labels
 from ..options import ReadOptions
 from ..pictures import PLUGIN_SUFFIXES, READABLE_SUFFIXES
-from ..places import HIDDEN, looks_like_picture
+from ..places import HIDDEN, looks_like_picture, subfolders
 from ..splits import split_kind
 
-LEFTOVERS = re.compile(r"^([.@_].*|unlabell?ed|lost\+found|Thumbs\.db)$", re.IGNORECASE)
-NO_LABELS = frozenset(
-    [
-        "images",
-        "image",
-        "imgs",
-        "img",
-        "pictures",
-        "photos",
-        "jpegimages",
-        "masks",
-        "mask",
-        "labels",
-        "annotations",
-        "annotation",
-        "gt",
-        "groundtruth",
-        "ground_truth",
-        "depth",
-        "segmentation",
-        "data",
-        "dataset",
-        "files",
-        "input",
-        "output",
-        "query",
-        "gallery",
-    ]
-)
-CONTAINERS = re.compile(  # numbered folders that only divide pictures: images_001, part2, patient0017
+LEFTOVERS = re.compile(r"^([.@_].*|unlabell?ed|lost\+found)$", re.IGNORECASE)
+NO_LABELS = frozenset((
+    "images", "image", "imgs", "img", "pictures", "photos", "jpegimages", "masks", "mask", "labels", "annotations",
+    "annotation", "gt", "groundtruth", "ground_truth", "segmentation", "data", "dataset", "files", "input", "output",
+    "query", "gallery", "original", "originals", "thumbnail", "thumbnails", "thumbs", "raw", "processed", "resized",
+    "rgb", "rgbd", "nir", "ir", "infrared", "thermal", "depth", "grayscale",
+))  # fmt: skip
+CONTAINERS = re.compile(  # that only divide pictures: images_001, part2, patient0017, 2024-01-03, 100CANON of cameras
     r"(images?|imgs?|pictures?|photos?|parts?|batch|chunk|shard|patient|subject|person|case|study|series|session|"
-    r"sequence|seq|video|clip|frames?|folder|dir|data|set|split|fold)[\W_]*\d+",
+    r"sequence|seq|video|clip|frames?|folder|dir|data|set|split|fold)[\W_]*\d+|"
+    r"(19|20)\d\d[\W_]?\d\d[\W_]?\d\d|[1-9]\d\d[A-Z_\d]{5}",
     re.IGNORECASE,
 )
 ANNOTATION_SUFFIXES = frozenset(
@@ -79,15 +58,20 @@ def read_label_folders(path: Path, options: ReadOptions) -> Splits | None:
             raise ValueError(f"{path} holds folders of folders of pictures; name the one to read: {_seen(path)}")
         return None
     _refuse(path, splits, names)
-    unlabeled = {name: len(_pictures(folder)) for name, folder in {"": path, **inside}.items()}
-    for name, count in unlabeled.items():
-        if count and name not in names:
-            options.assume(
-                f"warning: {count:,} pictures stand in {name or path}, not in a label's folder, and are passed over"
-            )
-    ignored = [folder.name for folder in path.iterdir() if folder.is_dir() and LEFTOVERS.match(folder.name)]
-    if ignored:
-        options.assume(f"folders that are no labels are passed over: {', '.join(sorted(ignored))}")
+    read = {file.parent for folders in splits.values() for files in folders.values() for file in files}
+    others = {folder: len(_pictures(folder)) for folder in (path, *subfolders(path)) if folder not in read}
+    if others := {folder: count for folder, count in others.items() if count}:
+        where = ", ".join(str(folder.relative_to(path.parent)) for folder in [*others][:5])
+        options.assume(
+            f"warning: pictures outside the folders of labels are passed over: {sum(others.values()):,} in {where}"
+            f"{', …' if len(others) > 5 else ''}"
+        )
+    file_names = [{file.name for file in files} for folders in splits.values() for files in folders.values()]
+    if len(splits) == 1 and len(file_names[0]) > 1 and all(names_in == file_names[0] for names_in in file_names):
+        options.assume(
+            f"warning: the folders {', '.join(names[:5])} hold files of the same names: if they are versions of the "
+            "same pictures, they are no labels"
+        )
     passed = Counter(
         file.suffix.lower()
         for folders in splits.values()
@@ -97,7 +81,7 @@ def read_label_folders(path: Path, options: ReadOptions) -> Splits | None:
     )
     for suffix, count in passed.items():
         hint = f" (pip install {PLUGIN_SUFFIXES[suffix]} reads them)" if suffix in PLUGIN_SUFFIXES else ""
-        options.assume(f"warning: {count:,} pictures end in {suffix} and are passed over{hint}")
+        options.assume(f"warning: pictures that end in {suffix} are passed over: {count:,}{hint}")
     readable = {s: {n: [f for f in files if _readable(f)] for n, files in found.items()} for s, found in splits.items()}
     for name in names:
         if not any(found.get(name) for found in readable.values()):

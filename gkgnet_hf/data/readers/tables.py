@@ -63,15 +63,23 @@ def find_tables(folder: Path, options: ReadOptions) -> dict[str, Path]:
     if here:
         return _choose(folder, here, options)
     found: dict[str, Path] = {}
+    unread: list[Path] = []
     for inside in sorted(path for path in folder.iterdir() if path.is_dir() and not HIDDEN.search(path.name)):
-        if (split := split_name(inside.name)) and (tables := _tables_in(inside)):
+        tables = _tables_in(inside)
+        split = split_name(inside.name)
+        if tables and split is None:
+            unread += tables
+        elif tables and split is not None:
             (table,) = _choose(inside, tables, options, one=True).values()
             if split in found:
                 raise ValueError(f"{folder} has several tables of the split {split}: {found[split]}, {table}; name one")
             found[split] = table
-    beside = [path for path in folder.iterdir() if path.is_dir() and path.name.lower() in TABLE_FOLDERS]
-    tables = [table for inside in beside for table in _tables_in(inside)]
-    return found or (_choose(folder, tables, options) if tables else {})
+    if found:
+        for table in unread:
+            options.assume(f"warning: {table.relative_to(folder)} is not read: its folder is not named like a split")
+        return found
+    tables = [table for table in unread if table.parent.name.lower() in TABLE_FOLDERS]
+    return _choose(folder, tables, options) if tables else {}
 
 
 def split_name(name: str) -> str | None:

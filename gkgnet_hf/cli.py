@@ -106,23 +106,11 @@ BatchSize = Annotated[int, typer.Option(min=1, help="Images per batch.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON in place of the table.")]
 
 
-READ_OPTIONS: dict[str, tuple[Any, str]] = {
-    "image_column": (str | None, "Column of the images, where it is not found."),
-    "label_column": (list[str] | None, "Column of the labels; several times for one column per label."),
-    "separator": (str | None, "What separates label names in one text column; '' for one name a cell."),
-    "blank": (Literal["negative", "unknown"] | None, "What an empty cell in a column of answers means."),
-    "minus_one": (Literal["negative", "unknown", "positive"] | None, "What -1 in a column of answers means."),
-    "none_label": (str | None, "Name that says that an image has none of the labels, as 'No Finding'."),
-    "ignore_case": (bool, "Read label names that differ in case as one."),
-    "image_dir": (str | None, "Folder of the pictures that a table names, where it is not found."),
-    "image_suffix": (str | None, "Suffix that the names of pictures in a table lack, such as .jpg."),
-    "encoding": (str | None, "Encoding of a table that is not UTF-8, as cp1252."),
-    "keep_unlabeled": (bool, "Keep images without any label."),
-    "on_bad_image": (
-        Literal["error", "skip"],
-        "Stop with an error at images that cannot be used, or list and skip them.",
-    ),
-}
+# How a data set is read; types and help are those of the arguments of recipes.
+READ_OPTIONS = (
+    *("image_column", "label_column", "separator", "blank", "minus_one", "none_label", "ignore_case"),
+    *("image_dir", "image_suffix", "encoding", "keep_unlabeled", "on_bad_image"),
+)
 
 
 def _reads_data(command: Callable[..., None]) -> Callable[..., None]:
@@ -132,17 +120,15 @@ def _reads_data(command: Callable[..., None]) -> Callable[..., None]:
         options = {name: given.pop(name) for name in READ_OPTIONS}
         command(**given, options={**options, "label_column": options["label_column"] or None})
 
-    shared = [
-        inspect.Parameter(
-            name,
-            inspect.Parameter.KEYWORD_ONLY,
-            annotation=Annotated[
-                kind, typer.Option(*[f"--{name.replace('_', '-')}"] if kind is bool else [], help=text)
-            ],
-            default=False if kind is bool else "error" if name == "on_bad_image" else None,
+    types, arguments = get_type_hints(DataArguments), {field.name: field for field in dataclasses.fields(DataArguments)}
+    shared = []
+    for name in READ_OPTIONS:
+        switch = [f"--{name.replace('_', '-')}"] if types[name] is bool else []  # without its negation
+        option = typer.Option(*switch, help=arguments[name].metadata["help"])
+        kind = inspect.Parameter.KEYWORD_ONLY
+        shared.append(
+            inspect.Parameter(name, kind, annotation=Annotated[types[name], option], default=arguments[name].default)
         )
-        for name, (kind, text) in READ_OPTIONS.items()
-    ]
     hints = get_type_hints(command, include_extras=True)
     own = [
         parameter.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY)

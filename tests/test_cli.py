@@ -176,3 +176,10 @@ def test_the_command_is_installed():
     done = subprocess.run([sys.executable, "-m", "gkgnet_hf", "--help"], capture_output=True, text=True)
     assert done.returncode == 0
     assert "evaluate" in done.stdout
+
+
+@pytest.mark.parametrize("option", ["--blank", "--minus-one"])
+def test_a_meaning_that_does_not_exist_is_one_line(run, option):
+    code, _, err = run("data", "inspect", "photos", option, "perhaps")
+    assert code == 2
+    assert err.splitlines()[-1] == f"gkgnet-hf: {option} must be negative, unknown, positive, got 'perhaps'"

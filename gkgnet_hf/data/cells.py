@@ -56,6 +56,11 @@ class CellOptions:
 
     values: Mapping[str, int] | None = None  # what each answer means, where an earlier batch has shown it
 
+    def __post_init__(self) -> None:
+        for option, meaning in (("--blank", self.blank), ("--minus-one", self.minus_one)):
+            if meaning is not None and meaning not in MEANINGS:
+                raise ValueError(f"{option} must be {', '.join(MEANINGS)}, got {meaning!r}")
+
     def separation(self, name: str, texts: Sequence[str], counts: Sequence[int]) -> Separation:
         """What divides the cells of a column, given or found."""
         if self.separator is not None:

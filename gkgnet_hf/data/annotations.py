@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from datasets import Dataset, DatasetInfo, Features, Image, Value
+from datasets import Dataset, DatasetInfo, Features, Image, Value, concatenate_datasets
 from datasets.fingerprint import generate_random_fingerprint
 from numpy.typing import NDArray
 
@@ -95,6 +95,38 @@ def divide(annotations: Annotations, split_of: SplitNames = None) -> Splits:
         return {"train": lambda: annotations}
     names = sorted({str(name) for name in split_of.tolist()}, key=split_order)
     return {name: (lambda name=name: annotations.select(split_of == name)) for name in names}  # type: ignore[misc]
+
+
+def understand_splits(tables: dict[str, Dataset], options: ReadOptions, folder: Path | None = None) -> Splits:
+    """The splits of the tables of a source, understood together: what a cell means in one it means in all.
+
+    Args:
+        tables: a table for each split, or one for all, whose rows may say their split.
+        options, folder: as for `understand`.
+    """
+    dataset, split_of = _together(tables)
+    annotations, split_of = understand(dataset, options, folder, split_of)
+    return divide(annotations, split_of if split_of is not None else np.array([*tables] * len(annotations.images)))
+
+
+def _together(tables: dict[str, Dataset]) -> tuple[Dataset, SplitNames]:
+    """The rows of all tables, and the split of each where there are several."""
+    datasets = list(tables.values())
+    if len(datasets) == 1:
+        return datasets[0], None
+    split_of = np.repeat(list(tables), [len(dataset) for dataset in datasets])
+    if all(dataset.features == datasets[0].features for dataset in datasets):
+        return concatenate_datasets(datasets), split_of
+    features = Features({name: feature for dataset in reversed(datasets) for name, feature in dataset.features.items()})
+    try:
+        arrow = pa.concat_tables(
+            [dataset.data.table.replace_schema_metadata(None) for dataset in datasets], promote_options="permissive"
+        )
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise ValueError(f"The tables of {', '.join(tables)} have columns of other types: {error}") from error
+    features = Features({name: features[name] for name in arrow.column_names})
+    info = DatasetInfo(features=features) if arrow.schema.types == features.arrow_schema.types else None
+    return Dataset(arrow, info=info, fingerprint=generate_random_fingerprint()), split_of
 
 
 def understand(

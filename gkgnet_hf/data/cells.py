@@ -292,8 +292,8 @@ def _read_lists(
         return _from_vectors(name, lists, width, names, options), False
     if all(isinstance(value, str) for value in lists.values):
         integers = all(re.fullmatch(r"0|[1-9]\d*", value) for value in lists.values) and bool(lists.values)
-        if options.lookup and all(value in options.lookup for value in lists.values):
-            return _from_lookup(name, lists, options), True
+        if options.lookup and not {*options.lookup, *options.lookup.values()}.isdisjoint(lists.values):
+            return _from_lookup(lists, options.lookup), True
         if not integers:
             return _from_names(name, lists, options, names), False
         lists.values = [int(value) for value in lists.values]
@@ -303,9 +303,9 @@ def _read_lists(
             f"Column {name!r} holds {strange!r} where a label name or an id from 0 is expected; name another "
             "--label-column"
         )
-    if options.lookup and all(str(value) in options.lookup for value in lists.values):
+    if options.lookup and any(str(value) in options.lookup for value in lists.values):
         lists.values = [str(value) for value in lists.values]
-        return _from_lookup(name, lists, options), True
+        return _from_lookup(lists, options.lookup), True
     if not lists.values:
         raise ValueError(f"Column {name!r} has no label in any row")
     if names is not None and not any(str(value) in set(names) for value in lists.values):
@@ -324,32 +324,35 @@ def _read_lists(
 def _vector_width(lists: Lists, element: Any, length: int) -> int:
     """The length of the vectors that lists are; 0 if they are sets of names or ids.
 
-    Lists of 0, 1, −1 and nothing that are equally long, at least 2, are vectors as soon as one of them cannot be a set
-    of ids: it has a −1, an empty value, or values that do not ascend. So `[0, 1]` in every row are ids.
+    Lists are vectors where half of those of several values are equally long and hold nothing but 0, 1, −1 and empty
+    values, unless all may be sets of ids, as `[0, 1]` in every row. Lists of another length are wrong then.
     """
-    counts = np.bincount(lists.rows, minlength=lists.num_rows)[~lists.silent]
-    if not len(counts) or not lists.values:
+    counts = np.bincount(lists.rows, minlength=lists.num_rows)
+    said = counts[~lists.silent]
+    if length == 0 or not len(said) or not lists.values:
         return 0
     kind = dtype(element)
     if kind in ("float", "bool"):
-        return int(max(length, counts.max()))
+        return int(max(length, said.max()))
     texts = all(isinstance(value, str) for value in lists.values)
-    vectorial = {normal(value) for value in lists.values} <= NUMBERS | BLANK | {"true", "false"}
-    if not vectorial or (texts and any(value in ("true", "false") for value in lists.values)):
-        return 0
+    answers = NUMBERS | BLANK | (set() if texts else {"true", "false"})
+    is_answer = {value: normal(value) in answers for value in set(lists.values)}
     if length > 0:
-        return length
-    if len(set(counts.tolist())) > 1 or counts[0] < 2:
+        return length if all(is_answer.values()) else 0
+    others = np.array([not is_answer[value] for value in lists.values])
+    of_answers = np.bincount(lists.rows, others, lists.num_rows) == 0
+    width, number = (Counter(counts[of_answers & (counts > 1)].tolist()).most_common(1) or [(0, 0)])[0]
+    if not number or 2 * number < (counts > 1).sum():
         return 0
-    if kind == "" and any(isinstance(value, (float, bool)) for value in lists.values):
-        return int(counts[0])
-    rows: dict[int, list] = {}
-    for row, value in zip(lists.rows.tolist(), lists.values, strict=True):
-        rows.setdefault(row, []).append(normal(value))
-    return int(counts[0]) if any(values != ["0", "1"] for values in rows.values()) else 0
+    if width > 2 or (kind == "" and any(isinstance(value, (float, bool)) for value in lists.values)):
+        return width
+    cells = np.flatnonzero(of_answers[lists.rows] & (counts[lists.rows] == 2))
+    pairs = {(normal(lists.values[cell]), normal(lists.values[cell + 1])) for cell in cells[::2]}
+    return 2 if any(a == b for a, b in pairs) or (number == len(said) and pairs != {("0", "1")}) else 0
 
 
 def _from_vectors(name: str, lists: Lists, width: int, names: Sequence[str] | None, options: CellOptions) -> Labels:
+    names = list(options.lookup.values()) if names is None and options.lookup else names
     if names is not None and len(names) != width:
         raise ValueError(f"Column {name!r} has vectors of {width} values, labels names {len(names)}")
     if names is None:
@@ -396,11 +399,21 @@ def _from_ids(lists: Lists, values: Sequence[Any], names: list[str]) -> Labels:
     )
 
 
-def _from_lookup(name: str, lists: Lists, options: CellOptions) -> Labels:
-    assert options.lookup is not None
-    names = list(dict.fromkeys(options.lookup.values()))
-    position = {label: i for i, label in enumerate(names)}
-    return _from_ids(lists, [position[options.lookup[value]] for value in lists.values], names)
+def _from_lookup(lists: Lists, lookup: Mapping[str, str]) -> Labels:
+    """Labels by id or code, or by a name that one stands for, in the order of the ids."""
+    names = list(dict.fromkeys(lookup.values()))
+    position = {label: i for i, label in enumerate(names)} | {key: names.index(label) for key, label in lookup.items()}
+    shown_ids = ", ".join([f"{key} {label}" for key, label in lookup.items()][:5])
+    problems = {
+        row: f"label {value!r} is not among the {len(names)} that are named ({shown_ids})"
+        for row, value in zip(lists.rows.tolist(), lists.values, strict=True)
+        if value not in position
+    }
+    known = np.array([value in position for value in lists.values], dtype=bool)
+    ids = [position[value] for value in lists.values if value in position]
+    return Labels.from_cells(
+        lists.num_rows, names, lists.rows[known], ids, silent=lists.silent, problems=problems | lists.problems
+    )
 
 
 def _from_names(name: str, lists: Lists, options: CellOptions, wanted: Sequence[str] | None) -> Labels:
@@ -553,7 +566,7 @@ def _read_objects(
         sizes += areas if len(areas) == len(items) else [None] * len(items)
     silent = np.bincount(np.array(rows, dtype=np.int64), minlength=len(cells)) == 0
     lists = Lists(len(cells), np.array(rows, dtype=np.int64), values, silent)
-    labels, declared = _read_lists(name, lists, objects[key], -1, names, options)
+    labels, declared = _read_lists(name, lists, objects[key], 0, names, options)
     spelled = labels.names
     if size and len(lists.values) == len(values) and not labels.problems:
         ids = values if isinstance(values[0], int) else [spelled.index(value.strip()) for value in values]

@@ -32,7 +32,7 @@ def read_labels(source: str) -> list[str]:
         return list(LABEL_SETS[source])
     if not Path(source).is_file():
         raise FileNotFoundError(f"Labels are {', '.join(LABEL_SETS)} or a file with a name on each line, got {source}")
-    names = [line.strip() for line in Path(source).read_text(encoding="utf-8").splitlines() if line.strip()]
+    names = [line.strip() for line in Path(source).read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     if not names:
         raise ValueError(f"{source} must name labels, it is empty")
     if doubles := sorted({name for name in names if names.count(name) > 1}):

@@ -5,20 +5,18 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 from datasets import (
     Dataset,
     DatasetDict,
     IterableDataset,
     IterableDatasetDict,
-    concatenate_datasets,
     load_dataset,
     load_from_disk,
 )
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 from huggingface_hub.errors import HFValidationError
 
-from ..annotations import Annotations, Splits, divide, understand
+from ..annotations import Annotations, Splits, understand, understand_splits
 from ..options import ReadOptions
 from ..to_multilabel import stream_multilabel
 
@@ -30,11 +28,7 @@ def read_hub(source: str | os.PathLike[str], config_name: str | None, options: R
     folder = path if path.is_dir() else None
     features = [dataset.features for dataset in splits.values()]
     if all(feature == features[0] for feature in features):
-        together = concatenate_datasets(list(splits.values()))
-        names = np.repeat(list(splits), [len(dataset) for dataset in splits.values()])
-        only = list(splits) == ["train"]
-        annotations, split_of = understand(together, options, folder, None if only else names)
-        return divide(annotations, split_of)
+        return understand_splits(splits, options, folder)
     return {name: partial(_understand, dataset, options, folder) for name, dataset in splits.items()}
 
 

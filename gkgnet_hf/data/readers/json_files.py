@@ -4,10 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from datasets import Dataset
 
-from ..annotations import Splits, divide, understand
+from ..annotations import Splits, understand_splits
 from ..columns import find_image_column
 from ..options import ReadOptions
 from ..places import HIDDEN
@@ -34,15 +33,7 @@ def read_json(path: Path, options: ReadOptions) -> Splits | None:
         if path.is_file() and unread:
             raise ValueError(f"{path} cannot be read: {unread[0]}")
         return None
-    if len(tables) > 1:
-        return {split: _reading(rows, path, options) for split, rows in tables.items()}
-    ((split, rows),) = tables.items()
-    annotations, split_of = understand(rows, options, path.parent if path.is_file() else path)
-    return divide(annotations, split_of if split_of is not None else np.array([split] * len(annotations.images)))
-
-
-def _reading(rows: Dataset, path: Path, options: ReadOptions) -> Any:
-    return lambda: understand(rows, options, path)[0]
+    return understand_splits(tables, options, path.parent if path.is_file() else path)
 
 
 def json_files(path: Path) -> list[Path]:

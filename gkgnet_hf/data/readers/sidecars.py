@@ -1,6 +1,5 @@
 """A text or JSON file beside each picture, with its name: tags as kohya and booru write them, or LabelMe's JSON."""
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,8 +9,8 @@ from ..options import ReadOptions
 from ..places import HIDDEN, looks_like_picture, subfolders
 from .json_files import load_json
 from .tables import rows_to_dataset
+from .yolo import YOLO_LINE
 
-YOLO_LINE = re.compile(r"\d+( -?[\d.]+(e-?\d+)?){4,}")
 CAPTION_WORDS = 6
 
 

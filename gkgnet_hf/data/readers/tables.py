@@ -14,15 +14,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.json
 import pyarrow.parquet
-from datasets import Dataset, DatasetInfo, Features, Value, concatenate_datasets
+from datasets import Dataset, Value
 from datasets.fingerprint import generate_random_fingerprint
 
-from ..annotations import Splits, divide, understand, understand_columns, with_column
+from ..annotations import Splits, understand_columns, understand_splits, with_column
 from ..columns import NoLabelsError, find_image_column, plain
 from ..options import ReadOptions
 from ..places import HIDDEN, Places, looks_like_picture
@@ -45,12 +44,9 @@ def read_tables(path: Path, options: ReadOptions) -> Splits | None:
         tables = find_tables(path, options)
     if not tables:
         return None
-    dataset, split_of = _together({split: _in_folder(table, path, options) for split, table in tables.items()})
+    rows = {split: _in_folder(table, path, options) for split, table in tables.items()}
     lookup = _names_beside(tables.values())
-    annotations, split_of = understand(
-        dataset, replace(options, lookup=lookup), path.parent if path.is_file() else path, split_of
-    )
-    return divide(annotations, split_of if split_of is not None else np.array([*tables][:1] * len(annotations.images)))
+    return understand_splits(rows, replace(options, lookup=lookup), path.parent if path.is_file() else path)
 
 
 def find_tables(folder: Path, options: ReadOptions) -> dict[str, Path]:
@@ -150,23 +146,6 @@ def _in_folder(table: Path, source: Path, options: ReadOptions) -> Dataset:
     prefix = table.parent.relative_to(root).as_posix()
     cells = [f"{prefix}/{str(cell).strip()}" if cell and "://" not in cell else cell for cell in dataset[column][:]]
     return with_column(dataset, column, pa.array(cells, pa.string()))
-
-
-def _together(tables: dict[str, Dataset]) -> tuple[Dataset, Any]:
-    """The rows of all tables, and the split of each."""
-    datasets = list(tables.values())
-    if len(datasets) == 1:
-        return datasets[0], None
-    split_of = np.repeat(list(tables), [len(dataset) for dataset in datasets])
-    if all(dataset.features == datasets[0].features for dataset in datasets):
-        return concatenate_datasets(datasets), split_of
-    features = Features({name: feature for dataset in reversed(datasets) for name, feature in dataset.features.items()})
-    arrow = pa.concat_tables(
-        [dataset.data.table.replace_schema_metadata(None) for dataset in datasets], promote_options="permissive"
-    )
-    features = Features({name: features[name] for name in arrow.column_names})
-    info = DatasetInfo(features=features) if arrow.schema.types == features.arrow_schema.types else None
-    return Dataset(arrow, info=info, fingerprint=generate_random_fingerprint()), split_of
 
 
 def _names_beside(tables: Iterable[Path]) -> dict[str, str] | None:

@@ -1,17 +1,16 @@
 """Text lists: a line for each picture, with its labels after it, as "a.jpg 1 0 1", "a.jpg 0,3" or "a.jpg cat dog"."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 from datasets import Dataset
 
-from ..annotations import Splits, divide, understand
+from ..annotations import Splits, understand_splits
 from ..options import ReadOptions
 from ..places import HIDDEN, looks_like_picture, picture_suffixes
+from .class_names import NAME_FILES, class_names_beside
 from .tables import split_name
-
-NAME_FILES = ("classes.txt", "labels.txt", "label_list.txt", "class_names.txt", "names.txt", "categories.txt")
 
 
 def read_text_lists(path: Path, options: ReadOptions) -> Splits | None:
@@ -31,17 +30,13 @@ def read_text_lists(path: Path, options: ReadOptions) -> Splits | None:
     if len(set(splits)) < len(splits):
         raise ValueError(f"{path} has several lists: {', '.join(file.name for file in lists)}; name the one to read")
     root = path.parent if path.is_file() else path
-    names = _names(root)
-    found: Splits = {}
+    lookup = {str(number): name for number, name in (class_names_beside(root) or {}).items()}
+    tables = {}
     for split, (file, rows) in zip(splits, lists.items(), strict=True):
         options.assume(f"{file.name} lists pictures and, after each, its labels")
-        dataset = Dataset.from_dict({"image": [name for name, _ in rows], "labels": [_cell(text) for _, text in rows]})
-        known = options if names is None else _named(options, names)
-        annotations, split_of = understand(dataset, known, root)
-        if split_of is not None and len(lists) == 1:
-            return divide(annotations, split_of)
-        found |= divide(annotations, np.array([split] * len(annotations.images)))
-    return found
+        cells = {"image": [name for name, _ in rows], "labels": [_cell(text) for _, text in rows]}
+        tables[split] = Dataset.from_dict(cells)
+    return understand_splits(tables, replace(options, lookup=lookup), root)
 
 
 def _lines(file: Path) -> list[tuple[str, str]] | None:
@@ -67,17 +62,3 @@ def _cell(text: str) -> str:
     if re.fullmatch(r"-?\d+([\s,;|]+-?\d+)*", text):
         return " ".join(re.split(r"[\s,;|]+", text))
     return text
-
-
-def _names(root: Path) -> list[str] | None:
-    for name in NAME_FILES:
-        if (root / name).is_file():
-            lines = (root / name).read_text(encoding="utf-8").splitlines()
-            return [re.sub(r"^\d+[\s,:]+", "", line.strip()) for line in lines if line.strip()]
-    return None
-
-
-def _named(options: ReadOptions, names: list[str]) -> ReadOptions:
-    from dataclasses import replace
-
-    return options if options.labels is not None else replace(options, labels=names)

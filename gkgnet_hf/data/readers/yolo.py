@@ -13,10 +13,10 @@ from ..labels import Labels
 from ..options import ReadOptions
 from ..places import HIDDEN, looks_like_picture
 from ..splits import split_kind
+from .class_names import NAME_FILES, class_names_beside
 
-OBJECT = re.compile(r"\d+( -?[\d.]+(e-?\d+)?){4,}")
 SPLITS = ("train", "val", "test")
-NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels", "labels.txt", "notes.json")
+YOLO_LINE = re.compile(r"\d+( -?[\d.]+(e-?\d+)?){4,}")
 
 
 def read_yolo(path: Path, options: ReadOptions) -> Splits | None:
@@ -27,50 +27,53 @@ def read_yolo(path: Path, options: ReadOptions) -> Splits | None:
     if config is not None and path.is_file() and not _names(_load(config)):
         raise ValueError(f"{path} is no data.yaml of YOLO: it has no names")
     root = config.parent if config is not None else path
-    names: list[str] | None
     if config is not None:
         content = _load(config)
         names = _names(content)
         folders = {split: _folders(root, content, content[split]) for split in SPLITS if content.get(split)}
-        folders = {split: found for split, found in folders.items() if found}
+        folders = {split: places for split, places in folders.items() if places}
         if not folders and not any(content.get(split) for split in SPLITS):
-            folders = _image_folders(root)
+            folders = _layout(root)
         if not folders:
             raise ValueError(f"{config} names folders of pictures that are not there, and {root} has none of the kind")
     else:
-        if not root.is_dir():
+        folders = _layout(root)
+        if not folders:
             return None
-        names = _names_beside(root)
-        if names is not None and _beside_pictures(root):
-            options.assume(f"labels are read from YOLO's text files, with {len(names)} classes")
-            return {"train": partial(_read, [root], names)}
-        if not (root / "labels").is_dir() or not (root / "images").is_dir():
-            return None
-        folders = _image_folders(root)
-        if names is None:
-            if not any((root / "labels").rglob("*.txt")):
-                return None
+        found = class_names_beside(root, root / "labels", *(place for places in folders.values() for place in places))
+        names = found or dict(enumerate(options.labels or ()))
+        if not names:
             raise ValueError(
-                f"{root} has images/ and labels/ in YOLO's layout, but no data.yaml or classes.txt names the classes"
+                f"{root} has text files of objects in YOLO's format, but no data.yaml or classes.txt names the classes "
+                "(--labels names such a file)"
             )
     options.assume(f"labels are read from YOLO's text files, with {len(names)} classes")
     return {split: partial(_read, found, names) for split, found in folders.items()}
 
 
-def _beside_pictures(root: Path) -> bool:
-    """Whether most pictures in a folder have objects in YOLO's format beside them."""
-    pictures = [file for file in root.iterdir() if looks_like_picture(file.name)]
-    beside = [file.with_suffix(".txt") for file in pictures]
-    there = [file for file in beside if file.is_file()]
-    lines = [line for file in there[:20] for line in file.read_text(encoding="utf-8", errors="replace").splitlines()]
-    return 2 * len(there) > len(pictures) and bool(lines) and all(OBJECT.fullmatch(line.strip()) for line in lines)
+def _layout(root: Path) -> dict[str, list[Path]]:
+    """The folders of pictures of each split that have text files of objects, beside them or in `labels`."""
+    if not root.is_dir():
+        return {}
+    for parent in (root / "images", root):
+        inside = [folder for folder in sorted(parent.iterdir()) if split_kind(folder.name)] if parent.is_dir() else []
+        folders = {f.name: f / "images" if (f / "images").is_dir() else f for f in inside if f.is_dir()}
+        found = {split: [folder] for split, folder in folders.items() if _has_objects(folder)}
+        if found or _has_objects(parent):
+            return found or {"train": [parent]}
+    return {}
 
 
-def _image_folders(root: Path) -> dict[str, list[Path]]:
-    """The folders of pictures where nothing names them: `images`, or its folders that are named like splits."""
-    images = root / "images"
-    inside = [f for f in sorted(images.iterdir()) if f.is_dir() and split_kind(f.name)] if images.is_dir() else []
-    return {folder.name: [folder] for folder in inside} or ({"train": [images]} if images.is_dir() else {})
+def _has_objects(folder: Path) -> bool:
+    """Whether the first text file of a folder of pictures that has a line describes an object."""
+    texts = _label_file(folder / "any.jpg").parent
+    files = sorted(texts.glob("*.txt")) if texts.is_dir() else []
+    lines = (line for file in files if file.name not in NAME_FILES for line in _lines(file) if line.strip())
+    return bool(YOLO_LINE.fullmatch(next(lines, "").strip()))
+
+
+def _lines(file: Path) -> list[str]:
+    return file.read_text(encoding="utf-8-sig", errors="replace").splitlines()
 
 
 def _load(file: Path) -> Any:
@@ -80,19 +83,14 @@ def _load(file: Path) -> Any:
         raise ValueError(f"{file} is no YAML: {' '.join(str(error).split())}") from error
 
 
-def _names(content: Any) -> list[str]:
+def _names(content: Any) -> dict[int, str]:
+    """Id → name, from a list or a mapping whose keys are numbers or texts of numbers."""
     names = content.get("names") if isinstance(content, dict) else None
-    if isinstance(names, dict):
-        return [str(names[key]) for key in sorted(names)]
-    return [str(name) for name in names] if isinstance(names, list) else []
-
-
-def _names_beside(root: Path) -> list[str] | None:
-    for name in NAME_FILES[:4]:
-        for file in (root / name, root / "labels" / name):
-            if file.is_file():
-                return [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-    return None
+    if isinstance(names, list):
+        return {number: str(name) for number, name in enumerate(names)}
+    if isinstance(names, dict) and all(str(key).isdigit() for key in names):
+        return {key: str(name) for key, name in sorted((int(key), name) for key, name in names.items())}
+    return {}
 
 
 def _folders(root: Path, content: dict[str, Any], entries: Any) -> list[Path]:
@@ -108,12 +106,11 @@ def _folders(root: Path, content: dict[str, Any], entries: Any) -> list[Path]:
     return found
 
 
-def _read(folders: list[Path], names: list[str]) -> Annotations:
+def _read(folders: list[Path], names: dict[int, str]) -> Annotations:
     pictures: list[Path] = []
     for folder in folders:
         if folder.is_file():
-            lines = folder.read_text(encoding="utf-8").splitlines()
-            pictures += [folder.parent / line.strip() for line in lines if line.strip()]
+            pictures += [folder.parent / line.strip() for line in _lines(folder) if line.strip()]
         else:
             files = sorted(f for f in folder.rglob("*") if looks_like_picture(f.name) and not HIDDEN.search(f.name))
             pictures += files
@@ -122,30 +119,32 @@ def _read(folders: list[Path], names: list[str]) -> Annotations:
     problems = {}
     for row, picture in enumerate(pictures):
         try:
-            found = _classes(_label_file(picture), len(names))
+            found = _classes(_label_file(picture), names)
             rows += [row] * len(found)
             ids += found
         except ValueError as error:
             problems[row] = str(error)
     silent = np.array([not _label_file(picture).is_file() for picture in pictures], dtype=bool)
-    labels = Labels.from_cells(len(pictures), names, rows, ids, silent=silent, problems=problems)
+    labels = Labels.from_cells(len(pictures), list(names.values()), rows, ids, silent=silent, problems=problems)
     return Annotations.from_paths(pictures, labels, "drop")
 
 
 def _label_file(picture: Path) -> Path:
+    """The text file of a picture: where `images` in its path is `labels`, else beside it."""
     parts = list(picture.parts)
     for place in range(len(parts) - 2, -1, -1):
         if parts[place] == "images":
-            return Path(*parts[:place], "labels", *parts[place + 1 :]).with_suffix(".txt")
+            file = Path(*parts[:place], "labels", *parts[place + 1 :]).with_suffix(".txt")
+            if file.parent.is_dir():
+                return file
     return picture.with_suffix(".txt")
 
 
-def _classes(file: Path, num_labels: int) -> list[int]:
+def _classes(file: Path, names: dict[int, str]) -> list[int]:
     """The class of each object; none in an empty file, which says that there is none."""
-    classes = []
-    for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else ():
-        first = (line.split() or [""])[0]
-        if first and (not first.isdigit() or int(first) >= num_labels):
-            raise ValueError(f"{file.name} has the class {first!r}, expected 0 to {num_labels - 1}")
-        classes += [int(first)] if first else []
-    return classes
+    place = {str(number): place for place, number in enumerate(names)}
+    found = [line.split()[0] for line in (_lines(file) if file.is_file() else ()) if line.strip()]
+    if strange := next((number for number in found if number not in place), None):
+        known = ", ".join([f"{number} {name}" for number, name in names.items()][:5])
+        raise ValueError(f"{file.name} has the class {strange!r}, which is not among the {len(names)} named ({known})")
+    return [place[number] for number in found]

@@ -1,0 +1,131 @@
+"""What numbers, vectors and options mean is told from all rows together, or asked for."""
+
+import json
+
+import pytest
+
+from gkgnet_hf.data import MultiLabelSource, label_names
+
+from .image_files import column, file_names
+from .test_data_formats import read, write
+
+PICTURES = {f"{i}.jpg": i for i in range(6)}
+YOLO = {f"labels/{i}.txt": f"{c} .5 .5 .2 .2\n" for i, c in enumerate((1, 2, 10, 11, 1, 2))}
+YOLO |= {f"images/{name}": shade for name, shade in PICTURES.items()}
+
+
+def lines(rows, header="file_name,labels"):
+    return "\n".join([header, *rows]) + "\n"
+
+
+def all_splits(folder, **options):
+    """Of each split: the names of the positive labels of each picture."""
+    source = MultiLabelSource(folder, **options)
+    found = {}
+    for split in source.splits:
+        dataset = source.load(split, hold_out=False)
+        names = label_names(dataset)
+        labels = [{names[label] for label in ids} for ids in column(dataset, "label_ids")]
+        found[split] = dict(zip(file_names(dataset), labels, strict=True))
+    return found
+
+
+@pytest.mark.parametrize("quote", ["", "'"])
+def test_yolo_classes_are_known_by_their_numbers(tmp_path, quote):
+    config = "train: images\nnames:\n" + "".join(f"  {quote}{i}{quote}: class{i}\n" for i in range(1, 12))
+    names, labels, _ = read(write(tmp_path, {**YOLO, "data.yaml": config}))
+    assert names == [f"class{i}" for i in range(1, 12)]
+    assert labels["2.jpg"] == {"class10"}
+    write(tmp_path, {"labels/0.txt": "0 .5 .5 .2 .2\n"})
+    with pytest.raises(ValueError, match="class '0', which is not among the 11 named"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"obj.names": "cat\ndog\n", **{f"obj_train_data/{i}.txt": f"{i % 2} .5 .5 .2 .2" for i in range(6)}},
+        {"obj_train_data/classes.txt": "cat\ndog\n", **{f"obj_train_data/{i}.txt": f"{i % 2} 0 0 1 1" for i in (0, 1)}},
+    ],
+)
+def test_text_files_of_objects_may_stand_beside_the_pictures(tmp_path, files):
+    write(tmp_path, {**files, **{f"obj_train_data/{name}": shade for name, shade in PICTURES.items()}})
+    (labels,) = all_splits(tmp_path).values()
+    assert (labels["0.jpg"], labels["1.jpg"]) == ({"cat"}, {"dog"})
+
+
+def test_names_of_yolo_classes_can_be_given(tmp_path):
+    write(tmp_path, YOLO)
+    with pytest.raises(ValueError, match="--labels names such a file"):
+        read(tmp_path)
+    assert read(tmp_path, labels=[f"class{i}" for i in range(12)])[1]["2.jpg"] == {"class10"}
+
+
+@pytest.mark.parametrize("names", ["cat\ndog\ntree\n", "0 cat\n1 dog\n2 tree\n", "1 cat\n2 dog\n3: tree\n"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_a_file_of_class_names_is_used_with_its_numbers(tmp_path, names, mark):
+    first = int(names.startswith("1"))
+    text = "".join(f"{i}.jpg {i % 3 + first} {(i + 1) % 3 + first}\n" for i in range(6))
+    write(tmp_path, {**PICTURES, "train.txt": text, "classes.txt": mark + names})
+    found, labels, _ = read(tmp_path)
+    assert found == ["cat", "dog", "tree"]
+    assert (labels["0.jpg"], labels["1.jpg"]) == ({"cat", "dog"}, {"dog", "tree"})
+
+
+def test_a_number_without_a_name_is_refused(tmp_path):
+    text = "".join(f"{i}.jpg {i % 3 + 1}\n" for i in range(6))
+    write(tmp_path, {**PICTURES, "train.txt": text, "classes.txt": "cat\ndog\ntree\n"})
+    with pytest.raises(ValueError, match=r"label '3' is not among the 3 that are named \(0 cat, 1 dog, 2 tree\)"):
+        read(tmp_path)
+
+
+VECTORS = ["1 0 0", "0 1 0", "1 1 0", "0 0 1", "1 0 1", "0 0 0"]
+
+
+@pytest.mark.parametrize("short", ["1 1", ""])
+@pytest.mark.parametrize("typed", [True, False])
+def test_a_vector_that_is_too_short_is_a_bad_row_and_makes_no_ids(tmp_path, short, typed):
+    cells = [list(map(int, vector.split())) for vector in [*VECTORS[:5], short]]
+    rows = [{"file_name": f"{i}.jpg", "labels": cell if typed else str(cell)} for i, cell in enumerate(cells)]
+    write(tmp_path, {**PICTURES, "metadata.jsonl": "".join(json.dumps(row) + "\n" for row in rows)})
+    with pytest.raises(ValueError, match="label values, expected 3"):
+        read(tmp_path)
+
+
+def test_short_sets_of_two_ids_stay_ids(tmp_path):
+    text = lines(f'{i}.jpg,"{cell}"' for i, cell in enumerate(["[0]", "[1]", "[1, 0]", "[0]", "[1]", "[0]"]))
+    assert read(write(tmp_path, {**PICTURES, "metadata.csv": text}))[1]["2.jpg"] == {"0", "1"}
+
+
+def two_files(kind, rows):
+    """The first four rows as train, the others as val."""
+    files = {}
+    for split, part in (("train", rows[:4]), ("val", rows[4:])):
+        if kind == "json":
+            content = [{"file_name": name, "labels": list(map(int, cell.split()))} for name, cell in part]
+            files["train.json" if split == "train" else "val.json"] = json.dumps(content)
+        elif kind == "csv":
+            files[f"{split}.csv"] = lines(f'{name},"[{", ".join(cell.split())}]"' for name, cell in part)
+        else:
+            files[f"{split}.txt"] = "".join(f"{name} {cell}\n" for name, cell in part)
+    return files
+
+
+@pytest.mark.parametrize("kind", ["json", "csv", "txt"])
+def test_cells_mean_the_same_in_all_splits(tmp_path, kind):
+    cells = ["1 0", "0 1", "1 0", "1 1", "0 1", "0 1"]
+    write(tmp_path, {**PICTURES, **two_files(kind, list(zip(PICTURES, cells, strict=True)))})
+    assert all_splits(tmp_path)["val"] == {"4.jpg": {"1"}, "5.jpg": {"1"}}
+
+
+def test_ids_in_one_split_and_vectors_in_another_are_refused(tmp_path):
+    cells = ["1 0 0", "1 1 0", "0 1 0", "0 0 1", "0", "2"]
+    write(tmp_path, {**PICTURES, **two_files("txt", list(zip(PICTURES, cells, strict=True)))})
+    with pytest.raises(ValueError, match="there are 1 label values, expected 3"):
+        all_splits(tmp_path)
+
+
+def test_categories_of_objects_are_no_vectors(tmp_path):
+    rows = [{"file_name": f"{i}.jpg", "objects": {"category": [i % 2] * 3}} for i in range(6)]
+    write(tmp_path, {**PICTURES, "metadata.jsonl": "".join(json.dumps(row) + "\n" for row in rows)})
+    assert read(tmp_path)[1]["1.jpg"] == {"1"}

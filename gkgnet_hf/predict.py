@@ -82,10 +82,11 @@ def predict(
     """
     if top_k is not None and top_k < 1:
         raise ValueError(f"top_k must be at least 1, got {top_k}")
-    if threshold is None:
-        threshold = model.config.decision_threshold if top_k is None else 0
     names = model_label_names(model)
-    thresholds = label_thresholds(threshold, len(names))
+    if threshold is None and top_k is not None:
+        thresholds = np.full(len(names), -np.inf)
+    else:
+        thresholds = label_thresholds(model.config.decision_threshold if threshold is None else threshold, len(names))
     scores = predict_scores(model, processor, images, batch_size)
     return [choose_labels(image_scores, names, thresholds, top_k) for image_scores in scores]
 

@@ -202,6 +202,14 @@ def test_predictions_are_the_labels_above_the_threshold_highest_first(model, pro
         assert prediction == sorted(prediction, key=lambda entry: -entry["score"])
 
 
+def test_top_k_of_a_regression_takes_negative_values_too(model, processor, photos, monkeypatch):
+    monkeypatch.setattr(model.config, "problem_type", "regression")
+    values = predict_scores(model, processor, photos)
+    assert values.min() < 0
+    for row, labels in zip(values, predict(model, processor, photos, top_k=5), strict=True):
+        assert [label["score"] for label in labels] == pytest.approx(sorted(row.tolist(), reverse=True), abs=1e-5)
+
+
 def test_top_k_ignores_the_threshold_unless_both_are_given(model, processor, photos):
     scores = predict_scores(model, processor, photos)
     order = np.argsort(-scores, axis=1)

@@ -37,6 +37,13 @@ def test_every_method_that_the_trainer_replaces_is_one_of_transformers():
     assert {name for name in methods if not hasattr(Trainer, name)} == own
 
 
+def test_regression_needs_metrics_of_its_own(tmp_path):
+    model = GKGNetForImageClassification(small_config(problem_type="regression"))
+    with pytest.raises(ValueError, match="has no default metrics: pass compute_metrics"):
+        build_trainer(tmp_path, model=model)
+    build_trainer(tmp_path, model=model, compute_metrics=lambda prediction: {})
+
+
 def first_step(output, **arguments):
     """Loss and gradient norm of a step over 12 images."""
     torch.manual_seed(0)

@@ -68,7 +68,8 @@ class MultiLabelTrainer(Trainer):
 
     Raises:
         ValueError: for `label_smoothing_factor`, which smooths over classes that exclude each other (use the
-            configuration's `label_smoothing`), or a `metric_for_best_model` that the default metrics do not have.
+            configuration's `label_smoothing`), a `metric_for_best_model` that the default metrics do not have, or the
+            `problem_type` "regression" without `compute_metrics`.
 
     Example:
 
@@ -93,6 +94,8 @@ class MultiLabelTrainer(Trainer):
             )
         if self.compute_metrics is default_metrics:
             _check_metric(self.args.metric_for_best_model)
+            if problem_type == "regression":
+                raise ValueError("problem_type='regression' has no default metrics: pass compute_metrics")
             self.compute_metrics = partial(default_metrics, problem_type=problem_type)  # type: ignore[call-arg]
         self.add_callback(_StepCallback(weakref.proxy(self)))  # so that `del trainer` frees its memory at once
         if (patience := self._argument("early_stopping_patience")) is not None:

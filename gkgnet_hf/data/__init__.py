@@ -1,4 +1,16 @@
-"""From whatever people label with to one shape of dataset: `image`, `labels`, and the names of the labels."""
+"""From whatever people label with to one shape of dataset: `image`, `labels`, and the names of the labels.
+
+The way of a source, a file for each step:
+
+1. `sources.py` finds its format; `readers/` has one reader per format.
+2. `columns.py` finds the columns of images, labels and splits; `places.py` finds the pictures.
+3. `cells.py` says what a cell means, with `label_text.py` for names in text.
+4. `annotations.py` puts the rows together; `labels.py` stores them as ids and hands them out as dense rows.
+5. `checks.py` finds rows and pictures that cannot be used; `pictures.py` opens pictures.
+6. `splits.py` takes a split or holds one out, with `stratify.py`.
+
+`inspection.py`, `summary.py` and `imagefolder.py` show and write what came out.
+"""
 
 from .checks import check_images
 from .labels import label_names

@@ -95,3 +95,17 @@ def test_folders_with_files_of_the_same_names_are_warned_about(tmp_path):
         for name in ("a", "b"):
             draw(tmp_path / folder / f"{name}.png", len(folder))
     assert any("files of the same names" in said for said in MultiLabelSource(tmp_path).assumptions)
+
+
+def test_a_picture_is_never_taken_from_the_folder_of_another_split(tmp_path):
+    lines = [f"train/{place}.png,{label}" for place, label in enumerate(("cat", "dog", "cat"))]
+    (tmp_path / "metadata.csv").write_text("\n".join(["image,labels", *lines]))
+    for place in range(3):
+        draw(tmp_path / f"test/{place}.png", place)
+    with pytest.raises(ValueError, match=r"None of the pictures that column 'image' names, such as train/0\.png, is"):
+        MultiLabelSource(tmp_path)
+    assert sizes(MultiLabelSource(tmp_path, image_dir="test"))
+    for place in range(2):
+        draw(tmp_path / f"data/training/{place}.png", place)
+    with pytest.raises(ValueError, match="1 image cannot be used"):
+        MultiLabelSource(tmp_path).load("all")

@@ -5,6 +5,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from .pictures import PLUGIN_SUFFIXES, READABLE_SUFFIXES, UNREADABLE_SUFFIXES
@@ -69,9 +70,8 @@ class Places:
         sample = local[::step][:SAMPLE]
         base, skipped = self._base(sample, column, split)
         if isinstance(base, dict):
-            return [
-                name if not name or "://" in name else base.get(_key(os.path.basename(name)), name) for name in names
-            ]
+            found = ((name, base.get(_key(os.path.basename(name or "")))) for name in names)
+            return [path if path and name and self._agree(name, path) else name for name, path in found]
         return [None if not name else name if "://" in name else self._path(base, name, skipped) for name in names]
 
     def _base(self, sample: list[str], column: str, split: str | None) -> tuple[Path | dict[str, str], int]:
@@ -123,11 +123,21 @@ class Places:
     def _path(self, base: Path, name: str, skipped: int) -> str:
         relative = "/".join(name.split("/")[skipped:]) + self.image_suffix
         path = os.path.normpath(os.path.join(base, relative))
+        if not self._agree(name, path):
+            return os.path.join(self.folder, name)
         if os.path.isfile(path):
             return path
         folder, file = os.path.split(path)
         found = self._files(folder).get(_key(file))
         return os.path.join(folder, found) if found else path
+
+    def _agree(self, name: str, path: str) -> bool:
+        """Whether the folders of a cell and those where its picture is found are not of different splits."""
+        if self.image_dir is not None:
+            return True
+        named = _splits_in(os.path.dirname(name))
+        there = _splits_in(os.path.dirname(path).removeprefix(str(self.folder)))
+        return not there or not named or not there.isdisjoint(named)
 
     def _files(self, folder: str) -> dict[str, str]:
         """Name of each picture file in a folder, by its name in NFC with the suffix in small letters, and by its stem
@@ -212,6 +222,12 @@ def subfolders(folder: Path) -> list[Path]:
         if len(found) >= MAX_FOLDERS:
             break
     return found[:MAX_FOLDERS]
+
+
+@lru_cache
+def _splits_in(folder: str) -> frozenset[str]:
+    """The splits that the parts of a path name."""
+    return frozenset(kind for part in folder.split("/") if (kind := split_kind(part)))
 
 
 def _clean(cell: str | None) -> str | None:

@@ -39,8 +39,8 @@ def write_folders(root, *folders, count=2):
     return root
 
 
-def read(folder):
-    source = MultiLabelSource(folder)
+def read(folder, **options):
+    source = MultiLabelSource(folder, **options)
     dataset = source.load(source.splits[0], hold_out=False)
     return dataset.features["label_ids"].feature.names, column(dataset, "labels"), source.assumptions
 
@@ -230,3 +230,75 @@ def test_the_json_of_a_webdataset_gives_labels(tmp_path, content):
     names, targets, _ = read(tmp_path / "shards")
     assert names == NAMES
     np.testing.assert_array_equal(targets, TARGETS)
+
+
+@pytest.mark.parametrize(
+    ("name", "cell", "reason"),
+    [
+        ("page_url", "https://x.org/{}", "holds addresses or paths"),
+        ("mask_path", "masks/{}.png", "holds addresses or paths"),
+        ("EncodedPixels", "{}1 3 {}5 5", "has another value in each row"),
+        ("PredictionString", "n01 {} 20 30 60", "has another value in each row"),
+        ("boxes", "1 0.5 0.{}5", "holds numbers"),
+    ],
+)
+def test_the_only_column_is_asked_about_where_its_cells_are_no_labels(tmp_path, name, cell, reason):
+    folder = write_table(tmp_path, [cell.format(i, i) for i in range(12)])
+    file = folder / "metadata.csv"
+    file.write_text(file.read_text().replace("labels", name))
+    with pytest.raises(ValueError, match=f"column '{name}' {reason}: .* Pass --label-column {name}"):
+        MultiLabelSource(folder)
+
+
+@pytest.mark.parametrize("separator", ["、", "，", "；", "｜"])
+def test_full_width_separators_divide_names(tmp_path, separator):
+    names, targets, _ = read(write_table(tmp_path, [separator.join(labels) for labels in SETS]))
+    assert names == NAMES
+    np.testing.assert_array_equal(targets, TARGETS)
+
+
+def test_quotes_around_names_are_no_part_of_them(tmp_path):
+    names, targets, _ = read(write_table(tmp_path, [", ".join(f"'{label}'" for label in labels) for labels in SETS]))
+    assert names == NAMES
+    np.testing.assert_array_equal(targets, TARGETS)
+
+
+def test_and_before_the_last_name_divides_too(tmp_path):
+    cells = [", ".join([*labels[:-2], " and ".join(labels[-2:])]) for labels in SETS]
+    names, targets, said = read(write_table(tmp_path, ["cat, dog, and tree", "cat, tree", *cells]))
+    assert names == NAMES
+    np.testing.assert_array_equal(targets[2:], TARGETS)
+    assert any("'and tree', 'cat and dog', 'cat and tree' is divided too" in sentence for sentence in said)
+
+
+def test_an_entity_of_html_is_no_separator(tmp_path):
+    folder = write_table(tmp_path, ["salt &amp; pepper", "cat", "cat;dog", "dog"])
+    assert read(folder, separator=";")[0] == ["cat", "dog", "salt & pepper"]
+
+
+def test_another_separator_in_a_part_is_said(tmp_path):
+    _, _, said = read(write_table(tmp_path, ["cat;dog", "dog", "cat,fish"]))
+    assert any("'cat,fish' is one name, though a part stands alone elsewhere" in sentence for sentence in said)
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        ["dining table", "coffee table", "side table", "dining chair", "side chair", "chair", "table"],
+        ["Paris, France", "Lyon, France", "Rome, Italy", "Milan, Italy", "Nice, France"],
+        [f"hat {'boy' if row % 2 else 'girl solo'} tag{row} rare{row}" for row in range(8)],
+    ],
+)
+def test_names_of_several_words_are_not_divided_unasked(tmp_path, cells):
+    with pytest.raises(ValueError, match=r"pass --separator .* or --separator '' if"):
+        read(write_table(tmp_path, cells))
+
+
+def test_tags_beside_pictures_may_have_spaces_between_them(tmp_path):
+    for place, labels in enumerate(SETS):
+        draw(tmp_path / f"{place}.png")
+        (tmp_path / f"{place}.txt").write_text(" ".join(labels))
+    names, targets, said = read(tmp_path)
+    assert names == NAMES
+    np.testing.assert_array_equal(targets, TARGETS)
+    assert any("holds names with spaces between them" in sentence for sentence in said)

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from datasets import ClassLabel, LargeList, List, Value
 from numpy.typing import NDArray
 
-from .label_text import Separation, find_separation, is_literal, parse_literal, shown_cell
+from .label_text import Separation, find_separation, is_literal, parse_literal, plain_text, shown_cell
 from .labels import NEGATIVE, POSITIVE, UNKNOWN, Labels
 
 Meaning = Literal["negative", "unknown", "positive"]
@@ -485,7 +485,7 @@ def _suggest_none(name: str, lists: Lists, ids: NDArray[np.int64], names: list[s
 
 def _text_lists(name: str, cells: list[Any], counts: list[int], options: CellOptions) -> Lists:
     """What different text cells list; `counts` says how often each stands in the column."""
-    texts = ["" if cell is None or cell != cell else str(cell).strip() for cell in cells]
+    texts = [plain_text(cell) for cell in cells]
     lists: list[Any] = [[text] if text else None for text in texts]
     bracketed = [row for row, text in enumerate(texts) if is_literal(text)]
     if bracketed and options.separator is None:

@@ -201,12 +201,16 @@ def _check_only_column(column: str, feature: Any, cells: pa.ChunkedArray) -> Non
     """Stop where the one column that is left does not look like labels."""
     counts = cell_counts(cells) if dtype(feature) else Counter()
     filled = [cell for cell in counts if cell not in BLANK]
-    parts = Counter(part for cell in filled for part in set(re.split(r"[\s,;|/]+", cell)))
+    divided = [set(re.split(r"[\s,;|/]+", cell)) for cell in filled]
+    recurs = max(Counter(part for parts in divided for part in parts).values(), default=0) > 1
+    all_differ = len(filled) >= 10 and max(counts[cell] for cell in filled) == 1
     if plain(column) in TEXT_COLUMNS:
         reason = "is named like text of another kind"
-    elif any(re.fullmatch(r"-?\d*\.\d+", cell) and float(cell) % 1 for cell in filled):
+    elif any("://" in cell or looks_like_picture(cell) for cell in filled):
+        reason = "holds addresses or paths"
+    elif any(re.fullmatch(r"-?\d*\.\d*[1-9]\d*", part) for parts in divided for part in parts):
         reason = "holds numbers"
-    elif len(filled) >= 10 and max(counts.values()) == 1 and max(parts.values()) == 1:
+    elif all_differ and (not recurs or all(any(map(str.isdigit, parts)) for parts in divided)):
         reason = "has another value in each row"
     else:
         return

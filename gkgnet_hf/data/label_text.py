@@ -1,6 +1,7 @@
 """How text cells list labels: with a separator, or as a list that a program printed."""
 
 import ast
+import html
 import json
 import re
 from collections import Counter
@@ -8,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-STRONG_SEPARATORS = "|;\n\t"
-WEAK_SEPARATORS = ("/", "&", "+", " and ", ":", "-", "_")  # that are parts of names as well
+STRONG_SEPARATORS = "|;\n\t、，；｜"
+WEAK_SEPARATORS = ("/", "&", "+", " and ", ":", "-", "_", ".")  # that are parts of names as well
 FILLERS = frozenset({"a", "an", "and", "of", "the", "with", "in", "on", "is", "or", "und", "et"})  # of sentences
 WRAPPED = re.compile(
     r"(?:\w+\.)*(?:array|tensor|list|tuple|set|frozenset)\((.*?)(?:,\s*(?:dtype|device)=[^\[\]]*)?\)", re.DOTALL
@@ -107,9 +108,33 @@ class Separation:
         """The names in a cell."""
         if not self.separator:
             return [text]
-        parts = text.split(None if self.separator.isspace() else self.separator)
-        names = [name for part in parts for name in self.nested.get(part.strip(), [part.strip()])]
-        return [name for name in names if name]
+        return [name for part in split_parts(text, self.separator) for name in self.nested.get(part, [part])]
+
+
+def split_parts(text: str, separator: str) -> list[str]:
+    """The parts of a cell without the quotes around them; a blank as the separator stands for any white space.
+
+    >>> split_parts("'cat', 'dog'", ","), split_parts("cat  dog", " ")
+    (['cat', 'dog'], ['cat', 'dog'])
+    """
+    parts = (part.strip() for part in text.split(None if separator == " " else separator))
+    return [part for part in map(unquoted, parts) if part]
+
+
+def unquoted(text: str) -> str:
+    """A text without the quotes around it."""
+    return text[1:-1].strip() if re.fullmatch(QUOTED, text) else text
+
+
+def plain_text(cell: Any) -> str:
+    """A cell as text, with `&amp;` and its like as the characters that they stand for; empty for nothing.
+
+    >>> plain_text(" black &amp; white "), plain_text(None)
+    ('black & white', '')
+    """
+    if cell is None or cell != cell:
+        return ""
+    return unquoted(re.sub(r"&#?\w+;", lambda found: html.unescape(found[0]), str(cell)).strip())
 
 
 def find_separation(
@@ -141,9 +166,9 @@ def find_separation(
     if holding := [text for text in filled if "," in text]:
         example = shown_cell(holding[0])
         recurring = _recurrence(filled, ",")
-        if recurring.some >= 0.5:
-            assume(f"column {name!r} holds names with ',' between them, such as {example}")
-            return Separation(",")
+        stands_alone = not set(filled).isdisjoint(split_parts(",".join(holding), ","))
+        if recurring.some >= 0.5 and (recurring.before >= 0.5 or stands_alone):  # in "Lyon, France" the last alone recurs
+            return _with_nested(name, filled, ",", assume)
         repeated = any(count > 1 for text, count in zip(texts, counts, strict=True) if "," in text)
         if not recurring.some and repeated:
             assume(
@@ -157,7 +182,7 @@ def find_separation(
         )
     for separator in WEAK_SEPARATORS:
         holding = [text for text in filled if separator in text]
-        alone = [text for text in holding if _parts(text, separator) <= set(filled)]
+        alone = [text for text in holding if {*split_parts(text, separator)} <= set(filled)]
         if not alone:
             continue
         example = shown_cell(alone[0])
@@ -182,20 +207,21 @@ def find_separation(
                 f"Column {name!r} has cells such as {example}: pass --separator {sorted(joints)[0]!r} if that divides "
                 "names, or --separator '' if a cell is one name"
             )
-        recurring = _recurrence(filled, None)
+        recurring = _recurrence(filled, " ")
         if recurring.some >= 0.5 and not FILLERS.isdisjoint(part.lower() for text in holding for part in text.split()):
             raise ValueError(
                 f"Column {name!r} has cells such as {example}, which may be a sentence: name another --label-column, "
                 "pass --separator with what divides names, or --separator '' if a cell is one name"
             )
         lengths = {len(text.split()) for text in filled}
-        if recurring.some >= 0.9 and recurring.all >= 0.5 and recurring.mean >= 0.75 and len(lengths) > 1:
+        recur_enough = recurring.some >= 0.9 and recurring.all >= 0.5 and recurring.mean >= 0.75
+        if len(lengths) > 1 and recur_enough and (max(lengths) > 2 or recurring.all == 1):
             assume(
                 f"column {name!r} holds names with spaces between them, such as {example}, since the parts recur "
                 "(--separator '' reads each cell as one name)"
             )
             return Separation(" ")
-        if recurring.some >= 0.5 and recurring.all >= 0.25:
+        if recurring.some >= 0.5 and recurring.mean >= 0.4:
             raise ValueError(
                 f"Column {name!r} has cells such as {example}: pass --separator ' ' if spaces divide names, or "
                 "--separator '' if a cell is one name"
@@ -213,50 +239,57 @@ class _Recurrence:
         some: that have such a part.
         all: that have such parts alone.
         mean: the mean share of such parts in a cell.
+        before: that have such a part before the last.
     """
 
     some: float
     all: float
     mean: float
+    before: float
 
 
-def _parts(text: str, separator: str | None) -> set[str]:
-    return {part.strip() for part in text.split(separator)} - {""}
-
-
-def _recurrence(texts: Sequence[str], separator: str | None) -> _Recurrence:
-    divided = [_parts(text, separator) for text in texts]
+def _recurrence(texts: Sequence[str], separator: str) -> _Recurrence:
+    divided = [list(dict.fromkeys(split_parts(text, separator))) for text in texts]
     cells_of = Counter(part for parts in divided for part in parts)
-    shares = [sum(cells_of[part] > 1 for part in parts) / len(parts) for parts in divided if len(parts) > 1]
+    recurs = [[cells_of[part] > 1 for part in parts] for parts in divided if len(parts) > 1]
+    shares = [sum(found) / len(found) for found in recurs]
     count = max(len(shares), 1)
     return _Recurrence(
         some=sum(share > 0 for share in shares) / count,
         all=sum(share == 1 for share in shares) / count,
         mean=sum(shares) / count,
+        before=sum(any(found[:-1]) for found in recurs) / count,
     )
 
 
 def _with_nested(name: str, texts: list[str], separator: str, assume: Callable[[str], None]) -> Separation:
     """Division at a separator, and at a second one where all that it divides stand alone elsewhere."""
     example = shown_cell(next(text for text in texts if separator in text))
-    parts = {part.strip() for text in texts for part in text.split(separator)} - {""}
+    parts = {part for text in texts for part in split_parts(text, separator)}
     nested: dict[str, list[str]] = {}
-    for second in (*STRONG_SEPARATORS, ","):
-        for part in parts:
-            if second != separator and second in part:
-                pieces = [piece.strip() for piece in part.split(second)]
-                if all(piece in parts for piece in pieces):
-                    nested[part] = pieces
-                elif second in STRONG_SEPARATORS:
-                    raise ValueError(
-                        f"Column {name!r} mixes separators: {example} and {shown_cell(part)}; make them the same, or "
-                        f"pass --separator {separator!r} to divide at that one alone"
-                    )
+    whole: list[str] = []
+    for second in (*STRONG_SEPARATORS, ",", " and "):
+        for part in sorted(parts):
+            if second == separator or second not in f" {part}":
+                continue
+            pieces = split_parts(f" {part}", second)
+            if parts.issuperset(pieces):
+                nested[part] = pieces
+            elif second in STRONG_SEPARATORS:
+                raise ValueError(
+                    f"Column {name!r} mixes separators: {example} and {shown_cell(part)}; make them the same, or "
+                    f"pass --separator {separator!r} to divide at that one alone"
+                )
+            elif not parts.isdisjoint(pieces):
+                whole.append(part)
     assume(f"column {name!r} holds names with {separator!r} between them, such as {example}")
-    if nested:
-        shown = ", ".join(map(repr, sorted(nested)[:3]))
-        assume(
-            f"warning: column {name!r} mixes separators: {shown} is divided too, since its parts stand alone elsewhere "
-            f"(--separator {separator!r} divides at that one alone)"
-        )
+    for found, fate in (
+        (sorted(nested), "divided too, since its parts stand"),
+        (whole, "one name, though a part stands"),
+    ):
+        if found:
+            assume(
+                f"warning: column {name!r} mixes separators: {', '.join(map(repr, found[:3]))} is {fate} alone "
+                f"elsewhere (--separator {separator!r} divides at that one alone)"
+            )
     return Separation(separator, nested)

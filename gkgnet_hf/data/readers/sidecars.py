@@ -1,5 +1,6 @@
 """A text or JSON file beside each picture, with its name: tags as kohya and booru write them, or LabelMe's JSON."""
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,6 +33,10 @@ def read_sidecars(path: Path, options: ReadOptions) -> Splits | None:
 
 
 def _understood(path: Path, pictures: list[Path], cells: dict[Path, list[str]], options: ReadOptions) -> Splits:
+    texts = Counter(tags[0] for tags in cells.values() if tags)
+    if all(len(tags) <= 1 for tags in cells.values()):
+        separation = options.separation("tags", list(texts), list(texts.values()))
+        cells = {picture: [name for tag in tags for name in separation(tag)] for picture, tags in cells.items()}
     rows = [{"image": str(picture.relative_to(path)), "labels": cells.get(picture)} for picture in pictures]
     annotations, split_of = understand(rows_to_dataset(rows), options, path)
     return divide(annotations, split_of)

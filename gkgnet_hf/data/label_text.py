@@ -167,7 +167,9 @@ def find_separation(
         example = shown_cell(holding[0])
         recurring = _recurrence(filled, ",")
         stands_alone = not set(filled).isdisjoint(split_parts(",".join(holding), ","))
-        if recurring.some >= 0.5 and (recurring.before >= 0.5 or stands_alone):  # in "Lyon, France" the last alone recurs
+        if recurring.some >= 0.5 and (
+            recurring.before >= 0.5 or stands_alone
+        ):  # in "Lyon, France" the last alone recurs
             return _with_nested(name, filled, ",", assume)
         repeated = any(count > 1 for text, count in zip(texts, counts, strict=True) if "," in text)
         if not recurring.some and repeated:

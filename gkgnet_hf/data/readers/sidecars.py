@@ -28,15 +28,15 @@ def read_sidecars(path: Path, options: ReadOptions) -> Splits | None:
         if pictures and 2 * len(there) > len(pictures):
             cells = {picture: read(file) for picture, file in there.items()}
             options.assume(f"labels are read from the {suffix} files beside the pictures")
+            if suffix == ".txt" and all(len(tags) <= 1 for tags in cells.values()):  # no comma: spaces may divide
+                texts = Counter(tag for tags in cells.values() for tag in tags)
+                separation = options.separation("tags", list(texts), list(texts.values()))
+                cells = {picture: [name for tag in tags for name in separation(tag)] for picture, tags in cells.items()}
             return _understood(path, pictures, cells, options)
     return None
 
 
 def _understood(path: Path, pictures: list[Path], cells: dict[Path, list[str]], options: ReadOptions) -> Splits:
-    texts = Counter(tags[0] for tags in cells.values() if tags)
-    if all(len(tags) <= 1 for tags in cells.values()):
-        separation = options.separation("tags", list(texts), list(texts.values()))
-        cells = {picture: [name for tag in tags for name in separation(tag)] for picture, tags in cells.items()}
     rows = [{"image": str(picture.relative_to(path)), "labels": cells.get(picture)} for picture in pictures]
     annotations, split_of = understand(rows_to_dataset(rows), options, path)
     return divide(annotations, split_of)

@@ -61,7 +61,7 @@ KINDS = {
         [[1, 0], [0, 1]],
     ),
     "column per label": (
-        table(dog=[1, 0], cat=[None, 1], owl=[-1.0, float("nan")], legs=[4, 2]),
+        table(dog=[1, 0], cat=[None, 1], owl=[-1.0, float("nan")], age=[4, 2]),
         ["dog", "cat", "owl"],
         [[1, -1, -1], [0, 1, -1]],
     ),
@@ -268,9 +268,9 @@ def test_a_bad_cell_in_a_column_of_answers_is_a_bad_row(dog):
 
 def test_columns_that_are_not_read_as_labels_are_named(caplog):
     caplog.set_level(logging.INFO)
-    dataset = table(num_rows=3, dog=[1, 0, 1], cat=[0, 1, 1], wild=["a", "b", "b"], owl=[None] * 3, legs=[4, 4, 1])
+    dataset = table(num_rows=3, dog=[1, 0, 1], cat=[0, 1, 1], wild=["a", "b", "b"], owl=[None] * 3, age=[4, 4, 1])
     assert label_names(to_multilabel(dataset)) == ["dog", "cat"]
-    assert "columns not read as labels: wild, legs, owl (empty)" in caplog.text
+    assert "columns not read as labels: wild, age, owl (empty)" in caplog.text
     named = to_multilabel(dataset, label_column=["dog", "owl"], keep_unlabeled=True)
     assert targets(named) == [[1, -1], [0, -1], [1, -1]]
 

@@ -129,3 +129,100 @@ def test_categories_of_objects_are_no_vectors(tmp_path):
     rows = [{"file_name": f"{i}.jpg", "objects": {"category": [i % 2] * 3}} for i in range(6)]
     write(tmp_path, {**PICTURES, "metadata.jsonl": "".join(json.dumps(row) + "\n" for row in rows)})
     assert read(tmp_path)[1]["1.jpg"] == {"1"}
+
+
+ONE_HOT = [f"{i}.jpg,{int(i % 2 == 0)},{int(i % 3 == 0)}" for i in range(6)]
+
+
+def test_answers_of_two_rows_that_contradict_each_other_are_refused(tmp_path):
+    rows = ["0.jpg,1,0,0", "0.jpg,0,0,1", *(f"{i}.jpg,0,1,0" for i in range(1, 6))]
+    write(tmp_path, {**PICTURES, "metadata.csv": lines(rows, "file_name,cat,dog,tree")})
+    with pytest.raises(ValueError, match="stands in rows 0 and 1, with other labels"):
+        read(tmp_path)
+    rows = ['0.jpg,"[1, 0, 0]"', '0.jpg,"[0, 1, 0]"', *(f'{i}.jpg,"[0, 0, 1]"' for i in range(1, 6))]
+    write(tmp_path, {"metadata.csv": lines(rows)})
+    with pytest.raises(ValueError, match="stands in rows 0 and 1, with other labels"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("numbers", [[0.3, 0.84, 0.5, 0.7, 0.9, 0.35], [1, 10, 2, 4, 1, 3], [0, 2, 5, 0, 8, 7]])
+def test_numbers_beside_columns_of_answers_are_asked_about(tmp_path, numbers):
+    rows = [f"{row},{number}" for row, number in zip(ONE_HOT, numbers, strict=True)]
+    write(tmp_path, {**PICTURES, "metadata.csv": lines(rows, "file_name,cat,dog,tree")})
+    with pytest.raises(ValueError, match="'tree' stands beside columns of answers and holds other numbers"):
+        read(tmp_path)
+    assert read(tmp_path, label_column=["cat", "dog"])[0] == ["cat", "dog"]
+
+
+@pytest.mark.parametrize("name", ["latitude", "study_id", "price", "width"])
+def test_columns_of_measures_are_no_labels(tmp_path, name):
+    rows = [f"{row},{i % 2}" if name == "width" else f"{row},{i + 0.5}" for i, row in enumerate(ONE_HOT)]
+    write(tmp_path, {**PICTURES, "metadata.csv": lines(rows, f"file_name,cat,dog,{name}")})
+    names, _, said = read(tmp_path)
+    assert names == ["cat", "dog"]
+    assert f"columns not read as labels: {name}" in said
+
+
+def test_boxes_are_no_labels(tmp_path):
+    rows = [f"{i // 2}.jpg,{['cat', 'dog', 'tree'][i % 3]},0,{i % 2},1,1" for i in range(12)]
+    write(tmp_path, {**PICTURES, "metadata.csv": lines(rows, "filename,class,xmin,ymin,xmax,ymax")})
+    assert read(tmp_path)[1]["0.jpg"] == {"cat", "dog"}
+
+
+def test_a_column_of_none_of_them_makes_the_unknown_negative(tmp_path):
+    rows = ["0.jpg,1,0,0", "1.jpg,0,1,", "2.jpg,0,,1", "3.jpg,1,,"]
+    write(tmp_path, {**PICTURES, "metadata.csv": lines(rows, "file_name,No Finding,cat,dog")})
+    source = MultiLabelSource(tmp_path, none_label="No Finding")
+    dataset = source.load("all")
+    assert label_names(dataset) == ["cat", "dog"]
+    assert column(dataset, "labels") == [[0, 0], [1, -1], [-1, 1], [0, 0]]
+
+
+@pytest.mark.parametrize("header", ["file_name,cat,dog", "file_name,other,labels"])
+def test_a_none_label_that_is_not_there_is_refused(tmp_path, header):
+    rows = ONE_HOT if "cat" in header else [f"{i}.jpg,?,{'cat' if i % 2 else 'dog'}" for i in range(6)]
+    write(tmp_path, {**PICTURES, "metadata.csv": lines(rows, header)})
+    with pytest.raises(ValueError, match="--none-label owl: there is no such label among cat, dog"):
+        read(tmp_path, none_label="owl")
+
+
+def test_a_folder_may_be_none_of_the_labels(tmp_path):
+    write(
+        tmp_path, {f"{label}/{label}{i}.jpg": 10 * i + len(label) for label in ("cat", "tree", "none") for i in (1, 2)}
+    )
+    names, labels, _ = read(tmp_path, none_label="none")
+    assert (names, labels["none1.jpg"]) == (["cat", "tree"], set())
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"separator": ";"}, "--separator"),
+        ({"minus_one": "negative"}, "--minus-one"),
+        ({"blank": "unknown"}, "--blank"),
+    ],
+)
+def test_an_option_that_changes_nothing_is_named(tmp_path, options, said):
+    write(tmp_path, {**PICTURES, "metadata.csv": lines(f"{i}.jpg,{'cat' if i % 2 else 'dog'}" for i in range(6))})
+    assert f"warning: {said} changes nothing here" in read(tmp_path, **options)[2]
+    assert not any("changes nothing" in sentence for sentence in read(tmp_path)[2])
+
+
+@pytest.mark.parametrize("typed", [True, False])
+@pytest.mark.parametrize("meaning", [None, "negative"])
+def test_minus_one_among_ids_is_no_label(tmp_path, typed, meaning):
+    cells = ["0", "0 1", "-1", "1", "2", "0"] if not typed else [0, 1, -1, 1, 2, 0]
+    rows = [{"file_name": f"{i}.jpg", "labels": cell} for i, cell in enumerate(cells)]
+    write(tmp_path, {**PICTURES, "metadata.jsonl": "".join(json.dumps(row) + "\n" for row in rows)})
+    if meaning is None:
+        with pytest.raises(ValueError, match=r"2\.jpg: it has no label"):
+            read(tmp_path)
+    names, labels, _ = read(tmp_path, minus_one=meaning, keep_unlabeled=meaning is None)
+    assert (names, labels["2.jpg"]) == (["0", "1", "2"], set())
+
+
+def test_pictures_without_an_xml_file_are_counted(tmp_path):
+    xml = "<annotation><filename>{}.jpg</filename><object><name>{}</name><bndbox><xmin>1</xmin><ymin>1</ymin>"
+    xml += "<xmax>3</xmax><ymax>3</ymax></bndbox></object></annotation>"
+    write(tmp_path, {**PICTURES, **{f"{i}.xml": xml.format(i, "owl" if i else "fox") for i in range(4)}})
+    assert "warning: 2 pictures without an XML file, such as 4.jpg, passed over" in read(tmp_path)[2]

@@ -65,8 +65,12 @@ class Annotations:
             ValueError: for bad rows with `on_bad_image="error"`; if no row is left.
         """
         labels = self.labels
+        if options.none_label is not None:
+            labels = labels.without(options.none_label)
+            options.used.add("none_label")
         if options.labels is not None:
-            labels = labels.arrange(options.labels, UNKNOWN if self.declared else NEGATIVE)
+            wanted = [name for name in options.labels if name != options.none_label]
+            labels = labels.arrange(wanted, UNKNOWN if self.declared else NEGATIVE)
         labels, keep = labels.settle("keep" if options.keep_unlabeled else self.unlabeled)
         if not keep.all():
             options.assume(f"{(~keep).sum():,} images without any label are left out (--keep-unlabeled keeps them)")
@@ -162,7 +166,8 @@ def understand(
         if split_of is None:
             split_of = split_of_paths(paths, folder, options)
         images = with_column(images, "image", pa.array(paths, pa.string()))
-        images, labels, split_of = _one_row_each(images, cells, paths, labels, split_of, options)
+        alone = _one_label_each(roles, table, labels, options)
+        images, labels, split_of = _one_row_each(images, cells, paths, labels, alone, split_of, options)
     images = images.cast_column("image", Image(mode=getattr(feature, "mode", None)))
     return Annotations(images, labels, unlabeled, declared), split_of
 
@@ -175,6 +180,7 @@ def understand_columns(dataset: Dataset, options: ReadOptions) -> tuple[Roles, p
     ]
     table = dataset.select_columns(light).with_format("arrow")[:]
     image = find_image_column(features, table, options.image_column)
+    options.used |= {"image_column", "label_column"}
     if is_multilabel(features) and options.label_column is None:
         labels = [column for column in SHAPE[1:] if column in features]
         return Roles(image, labels), table
@@ -313,10 +319,12 @@ def _one_row_each(
     cells: Sequence[str | None],
     paths: Sequence[str | None],
     labels: Labels,
+    alone: NDArray[np.bool_],
     split_of: SplitNames,
     options: ReadOptions,
 ) -> tuple[Dataset, Labels, SplitNames]:
-    """One row for each image: of one label a row all are put together, else the rows of an image must agree."""
+    """One row for each image: of rows that are `alone`, (N,) of one name each, all labels are put together, else the
+    rows of an image must agree."""
     splits = [""] * len(cells) if split_of is None else split_of.tolist()
     first: dict[Any, int] = {}
     group_of = np.empty(len(paths), dtype=np.int64)
@@ -330,9 +338,9 @@ def _one_row_each(
     if len(first) == len(paths):
         return images, labels, split_of
     _, keep = np.unique(group_of, return_index=True)
-    per_row = np.bincount(labels.rows, minlength=len(paths))
+    repeated = np.bincount(group_of)[group_of] > 1
     spellings = {(group, cells[row]) for row, group in enumerate(group_of.tolist())}
-    if per_row.max(initial=0) <= 1 and len(spellings) == len(first):
+    if alone[repeated].all() and len(spellings) == len(first):
         options.assume(f"{len(paths):,} rows name {len(first):,} images: the labels of one image are put together")
         merged = labels.group(group_of, len(first))
     else:
@@ -346,6 +354,16 @@ def _one_row_each(
                 merged.problems.setdefault(group, f"the file stands in rows {keep[group]} and {row}, with other labels")
         options.assume(f"{len(paths) - len(first):,} rows that name the image of another row are merged with it")
     return images.select(keep), merged, None if split_of is None else split_of[keep]
+
+
+def _one_label_each(roles: Roles, table: pa.Table, labels: Labels, options: ReadOptions) -> NDArray[np.bool_]:
+    """(N,) whether the cell of a row is one name, code or id, as where each image and label has a row."""
+    column = table[roles.labels[0]]
+    if roles.answers or len(roles.labels) > 1 or pa.types.is_nested(column.type):
+        return np.zeros(len(table), dtype=bool)
+    names = {normal(name) for name in (*labels.names, *(options.lookup or ()), options.none_label)}
+    is_name = {cell: normal(cell) in names or normal(cell).isdigit() for cell in column.unique().to_pylist()}
+    return np.array([is_name[cell] for cell in column.to_pylist()], dtype=bool)
 
 
 def _is_binary(feature: Any) -> bool:

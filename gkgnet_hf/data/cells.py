@@ -54,6 +54,8 @@ class CellOptions:
     lookup: Mapping[str, str] | None = None  # the name of each id or code, where another file has them
     assumptions: list[str] = field(default_factory=list)  # what was assumed, a sentence each
 
+    used: set[str] = field(default_factory=set)  # options that changed anything
+
     values: Mapping[str, int] | None = None  # what each answer means, where an earlier batch has shown it
 
     def __post_init__(self) -> None:
@@ -64,7 +66,10 @@ class CellOptions:
     def separation(self, name: str, texts: Sequence[str], counts: Sequence[int]) -> Separation:
         """What divides the cells of a column, given or found."""
         if self.separator is not None:
-            return Separation(self.separator)
+            separation = Separation(self.separator)
+            if not self.separator or any(len(separation(text)) > 1 for text in texts):
+                self.used.add("separator")
+            return separation
         return find_separation(name, texts, counts, self.assume)
 
     def assume(self, sentence: str) -> None:
@@ -128,14 +133,16 @@ def answer_values(seen: Iterable[str], options: CellOptions) -> dict[str, int]:
         return dict(options.values)
     seen = set(seen)
     values = dict.fromkeys(YES, POSITIVE) | dict.fromkeys(NO, NEGATIVE) | dict.fromkeys(NOT_KNOWN, UNKNOWN)
-    for cells, given, shown, option in (
-        (MINUS_ONE, options.minus_one, "−1", "--minus-one"),
-        (BLANK, options.blank, "an empty cell", "--blank"),
+    for cells, given, shown, name in (
+        (MINUS_ONE, options.minus_one, "−1", "minus_one"),
+        (BLANK, options.blank, "an empty cell", "blank"),
     ):
+        option = f"--{name.replace('_', '-')}"
         says_no = any(values.get(cell) == NEGATIVE for cell in seen)
         meaning = given or ("unknown" if says_no else "negative")
         values |= dict.fromkeys(cells, MEANINGS[meaning])
         if seen & cells:
+            options.used.add(name)
             why = "as asked" if given else "other cells say no" if says_no else "nothing else says no"
             options.assume(f"{shown} means {meaning} ({why}; {option} changes it)")
     present = {values[cell] for cell in seen if cell in values}
@@ -264,7 +271,7 @@ def read_labels_column(
     if not isinstance(feature, ClassLabel) and kind not in ("int", "float", "bool"):
         raise ValueError(f"Column {name!r} is {feature}, which cannot be read as labels; name another --label-column")
     values = column.to_pylist()
-    silent = np.array([value is None or value != value or value == -1 for value in values], dtype=bool)
+    silent = np.array([value is None or value != value for value in values], dtype=bool)
     rows = np.flatnonzero(~silent)
     said = [values[row] for row in rows.tolist()]
     lists = Lists(len(values), rows, [int(v) if isinstance(v, float) and v.is_integer() else v for v in said], silent)
@@ -291,12 +298,13 @@ def _read_lists(
     if width:
         return _from_vectors(name, lists, width, names, options), False
     if all(isinstance(value, str) for value in lists.values):
-        integers = all(re.fullmatch(r"0|[1-9]\d*", value) for value in lists.values) and bool(lists.values)
+        integers = all(re.fullmatch(r"0|-1|[1-9]\d*", value) for value in lists.values) and bool(lists.values)
         if options.lookup and not {*options.lookup, *options.lookup.values()}.isdisjoint(lists.values):
             return _from_lookup(lists, options.lookup), True
         if not integers:
             return _from_names(name, lists, options, names), False
         lists.values = [int(value) for value in lists.values]
+    _take_minus_one(name, lists, options)
     strange = next((v for v in lists.values if isinstance(v, bool) or not isinstance(v, int) or v < 0), None)
     if strange is not None:
         raise ValueError(
@@ -319,6 +327,24 @@ def _read_lists(
     order = [str(i) for i in sorted(seen)]
     position = {int(value): i for i, value in enumerate(order)}
     return _from_ids(lists, [position[value] for value in lists.values], order), False
+
+
+def _take_minus_one(name: str, lists: Lists, options: CellOptions) -> None:
+    """−1 alone in a row of ids is no label: nothing is known of its image, or it has none of them."""
+    alone = np.bincount(lists.rows, minlength=lists.num_rows) == 1
+    minus = np.array([value == -1 for value in lists.values], dtype=bool) & alone[lists.rows]
+    if not minus.any():
+        return
+    meaning = options.minus_one or "unknown"
+    if meaning == "positive":
+        raise ValueError(f"--minus-one positive: column {name!r} holds ids, and −1 is none")
+    options.used.add("minus_one")
+    if meaning == "unknown":
+        lists.silent[lists.rows[minus]] = True
+    said = "an image of which nothing is known" if meaning == "unknown" else "an image without any label"
+    options.assume(f"−1 in column {name!r} is {said} (--minus-one changes it)")
+    lists.values = [value for value, is_minus in zip(lists.values, minus.tolist(), strict=True) if not is_minus]
+    lists.rows = lists.rows[~minus]
 
 
 def _vector_width(lists: Lists, element: Any, length: int) -> int:
@@ -422,12 +448,10 @@ def _from_names(name: str, lists: Lists, options: CellOptions, wanted: Sequence[
     if bare is not None:
         raise ValueError(f"Column {name!r} mixes names with {bare!r}")
     spelled = {value: unicodedata.normalize("NFC", value.strip()) for value in set(lists.values)}
-    none = options.none_label
-    if none is not None and none not in spelled.values():
-        raise ValueError(f"--none-label {none}: column {name!r} has no such label")
     variants: dict[str, set[str]] = {}
     for label in spelled.values():
         variants.setdefault(label.casefold(), set()).add(label)
+    options.used.add("ignore_case")
     several = sorted(sorted(found) for found in variants.values() if len(found) > 1)
     if several and options.ignore_case:
         counts = Counter(spelled[value] for value in lists.values)
@@ -440,8 +464,8 @@ def _from_names(name: str, lists: Lists, options: CellOptions, wanted: Sequence[
     composed = sum(value.strip() != label for value, label in spelled.items() if label in spelled)
     if composed and not options.ignore_case:
         options.assume(f"{composed} names are joined with another Unicode spelling of the same characters")
-    names = sorted({label for label in spelled.values() if label and label != none})
-    if odd := [label for label in names if label.casefold() in SUSPICIOUS_NAMES]:
+    names = sorted({label for label in spelled.values() if label})
+    if odd := [n for n in names if n.casefold() in SUSPICIOUS_NAMES and n != options.none_label]:
         options.assume(
             f"warning: {', '.join(odd)} is read as the name of a label (--none-label {odd[0]} makes it none)"
         )
@@ -455,7 +479,7 @@ def _from_names(name: str, lists: Lists, options: CellOptions, wanted: Sequence[
     position = {label: i for i, label in enumerate(names)}
     ids = np.array([position.get(spelled[value], -1) for value in lists.values], dtype=np.int64)
     kept = ids >= 0
-    if none is None:
+    if options.none_label is None:
         _suggest_none(name, lists, ids, names, options)
     return Labels.from_cells(
         lists.num_rows,

@@ -11,7 +11,19 @@ import pyarrow as pa
 from datasets import ClassLabel, Features, Image, LargeList, List, Value
 from numpy.typing import NDArray
 
-from .cells import BLANK, NO, YES, CellOptions, answer_share, cell_counts, dtype, is_blank, normal, object_features
+from .cells import (
+    BLANK,
+    NO,
+    NUMBERS,
+    YES,
+    CellOptions,
+    answer_share,
+    cell_counts,
+    dtype,
+    is_blank,
+    normal,
+    object_features,
+)
 from .places import looks_like_picture
 from .splits import SYNONYMS, split_kind
 
@@ -42,6 +54,8 @@ OTHER_COLUMNS = frozenset((
     "fold", "folds", "kfold", "index", "idx", "sex", "gender", "age", "patient", "patientid", "patientgender",
     "patientage", "id", "uid", "width", "height", "annotationid", "annotator", "annotators", "createdat", "updatedat",
     "leadtime", "source", "radid", "viewposition", "followup", "verified", "reviewed", "checked",
+    "xmin", "ymin", "xmax", "ymax", "x1", "y1", "x2", "y2", "x", "y", "w", "h", "bbox", "lat", "lon", "lng", "latitude",
+    "longitude", "altitude", "year", "month", "day", "hour", "minute", "filesize",
 ))  # fmt: skip
 # Words about a picture that are no labels: such a column is asked about where no other is left.
 TEXT_COLUMNS = frozenset((
@@ -173,7 +187,7 @@ def find_roles(
     if named:
         return _named_roles(image, named, answers, rest, splits, features, table, options)
     if answers:
-        return _answer_roles(image, answers, shares, table, empty, rest, splits, names, options)
+        return _answer_roles(image, answers, shares, features, table, empty, rest, splits, names, options)
     candidates = [c for c in rest if plain(c) not in OTHER_COLUMNS | SPLIT_COLUMNS]
     candidates = [c for c in candidates if _holds_labels(features[c])]
     if len(candidates) == 1:
@@ -262,6 +276,7 @@ def _answer_roles(
     image: str,
     answers: list[str],
     shares: Mapping[str, float],
+    features: Features,
     table: pa.Table,
     empty: list[str],
     rest: list[str],
@@ -271,23 +286,26 @@ def _answer_roles(
 ) -> Roles:
     """Where each label has a column of its own."""
     others = [c for c in rest if c not in answers]
-    counts = [c for c in others if shares.get(c, 0.0) >= 0.2 and _has_zero(table[c])]
-    if counts and not names:
-        raise ValueError(
-            f"Column {counts[0]!r} stands beside columns of answers and holds other numbers too: make it 0 and 1 if it "
-            "is a label, or name the label columns with --label-column"
-        )
     unexplained = [c for c in others if plain(c) not in OTHER_COLUMNS | SPLIT_COLUMNS]
+    if len(answers) == 1 and unexplained and not names:
+        raise ValueError(
+            f"Only column {answers[0]!r} of {shown(rest)} holds answers (0 and 1): name the label columns with "
+            "--label-column"
+        )
+    counts = [c for c in others if c in shares and plain(c) not in TEXT_COLUMNS and not plain(c).endswith("id")]
+    counts = [c for c in counts if _is_number(features[c], table[c])]
+    if counts and not names:
+        cells = sorted(cell for cell in cell_counts(table[counts[0]]) if cell not in NUMBERS | BLANK)
+        raise ValueError(
+            f"Column {counts[0]!r} stands beside columns of answers and holds other numbers, such as "
+            f"{shown(cells[:2])}: write 0 and 1 if it is a label, take it out if it is none, or name the label columns "
+            "with --label-column"
+        )
     split = next((c for c in answers if _is_like_flag(c, table[c])), None)
     if split and not names:
         raise ValueError(
             f"Column {split!r} is named like a split and stands beside columns of answers: call it is_{split} if it "
             "divides the rows, or name the label columns with --label-column"
-        )
-    if len(answers) == 1 and unexplained and not names:
-        raise ValueError(
-            f"Only column {answers[0]!r} of {shown(rest)} holds answers (0 and 1): name the label columns with "
-            "--label-column"
         )
     if len(answers) == 1:
         options.assume(f"there is one label, {answers[0]!r}, with answers in its column")
@@ -399,10 +417,6 @@ def _is_like_flag(column: str, cells: pa.ChunkedArray) -> bool:
         return False
     counts = cell_counts(cells)
     return plain(column) != "train" or 2 * sum(counts[cell] for cell in YES) >= counts.total()
-
-
-def _has_zero(column: pa.ChunkedArray) -> bool:
-    return bool({"0", "0.0"} & cell_counts(column).keys())
 
 
 def _is_answer(column: str, features: Features, table: pa.Table) -> float:

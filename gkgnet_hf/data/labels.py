@@ -288,6 +288,36 @@ class Labels:
             problems=problems,
         )
 
+    def without(self, none: str) -> "Labels":
+        """The same without a label that says "none of them": where it is positive, what is unknown is negative.
+
+        Raises:
+            ValueError: if there is no such label.
+
+        >>> Labels.from_cells(2, ["none", "cat"], [0, 1], [0, 1], rest=UNKNOWN).without("none").dense().tolist()
+        [[0.0], [1.0]]
+        """
+        if none not in self.names:
+            raise ValueError(f"--none-label {none}: there is no such label among {', '.join(self.names[:10])}")
+        place = self.names.index(none)
+        names = [name for name in self.names if name != none]
+        of_none = self.ids == place
+        empty = self.rows[of_none & (self.values == POSITIVE)]
+        every = np.repeat(empty, len(names))
+        return Labels.from_cells(
+            self.num_rows,
+            names,
+            np.concatenate([self.rows[~of_none], every]),
+            np.concatenate(
+                [self.ids[~of_none] - (self.ids[~of_none] > place), np.tile(np.arange(len(names)), len(empty))]
+            ),
+            np.concatenate([self.values[~of_none], np.zeros(len(every), dtype=np.int8)]),
+            rest=self.rest,
+            areas=None if self.areas is None else np.concatenate([self.areas[~of_none], np.zeros(len(every))]),
+            silent=self.silent,
+            problems=self.problems,
+        )
+
     def settle(self, unlabeled: Unlabeled) -> tuple["Labels", NDArray[np.bool_]]:
         """Decide what becomes of the rows about which the source says nothing: keep, drop, or count them as bad.
 

@@ -33,3 +33,9 @@ class ReadOptions(CellOptions):
     keep_unlabeled: bool = False
     on_bad_image: OnBadImage = "error"
     bad_images_file: str | os.PathLike[str] | None = None
+
+    def say_unused(self) -> None:
+        """Note the options that were given and changed nothing."""
+        for name in ("separator", "blank", "minus_one", "none_label", "ignore_case", "label_column", "image_column"):
+            if getattr(self, name) not in (None, False) and name not in self.used:
+                self.assume(f"warning: --{name.replace('_', '-')} changes nothing here")

@@ -111,6 +111,7 @@ class MultiLabelSource:
                 raise ValueError(f"{self.source} is streamed: split {split!r} is not one that it has as a whole")
             return self._readers[name](options)
         dataset = self._readers[name]().finish(options, name if len(self.splits) > 1 else "")
+        self.options.say_unused()
         if share is not None and (hold_out or share == "validation"):
             out = held_out(dataset, self.folder)
             self.options.assume(

@@ -71,7 +71,7 @@ def stream_multilabel(stream: IterableDataset, options: ReadOptions) -> Iterable
         raise ValueError(
             f"Column {roles.labels[0]!r} does not say its label names and a stream is not read ahead: pass labels"
         )
-    names = list(options.labels or labels.names)
+    names = [name for name in options.labels or labels.names if name != options.none_label]
     column = roles.labels[0]
     if roles.answers:
         cells = {cell for name in roles.labels for cell in cell_counts(table[name])}
@@ -113,6 +113,8 @@ class _Batches:
             labels, _, _ = read_rows(table, Features(light), self.roles, self.options)
         except ValueError as error:
             raise ValueError(f"rows {indices[0]} to {indices[-1]}: {error}") from error
+        if self.options.none_label in labels.names:
+            labels = labels.without(str(self.options.none_label))
         labels = labels.arrange(self.names, UNKNOWN if self.declared else NEGATIVE)
         labels, keep = labels.settle("keep" if self.options.keep_unlabeled else self.unlabeled)
         columns: dict[str, list[Any]] = {new: batch[old] for old, new in self.renames.items()}

@@ -19,6 +19,7 @@ from ..labels import NEGATIVE, POSITIVE, UNKNOWN, Labels
 from ..options import ReadOptions
 from ..places import HIDDEN, Places, looks_like_picture
 from ..splits import split_kind
+from ..words import counted
 
 VOC_LABELS = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
@@ -168,6 +169,13 @@ def _read_beside(folder: Path, names: list[str], options: ReadOptions) -> Annota
     paths = places.find(pictures, "filename")
     for sentence in places.sentences:
         options.assume(sentence)
+    read = {str(path) for path in paths}
+    beside = {file for path in read for file in Path(path).parent.iterdir()} if files else set()
+    without = sorted(file.name for file in beside if looks_like_picture(file.name) and str(file) not in read)
+    if without:
+        options.assume(
+            f"warning: {counted(len(without), 'picture')} without an XML file, such as {without[0]}, passed over"
+        )
     return Annotations.from_paths([str(path) for path in paths], _read_files(files, names, options), "drop")
 
 

@@ -224,7 +224,7 @@ def test_named_columns_are_one_label_each():
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"weight": [1.5, 2.0], "only": [0, 1]}, r"Only column 'only' of weight, only.*--label-column"),
+        ({"weight": ["a", "b"], "only": [0, 1]}, r"Only column 'only' of weight, only.*--label-column"),
         ({"labels": [[], []]}, "'labels' has no label in any row"),
         ({"labels": [0.5, 0.7]}, "'labels' holds 0.5 where a label name or an id"),
         ({"label": [0, 1]}, "'label' holds 0, 1: pass --label-column label if it is one label"),

@@ -286,12 +286,6 @@ def _answer_roles(
 ) -> Roles:
     """Where each label has a column of its own."""
     others = [c for c in rest if c not in answers]
-    unexplained = [c for c in others if plain(c) not in OTHER_COLUMNS | SPLIT_COLUMNS]
-    if len(answers) == 1 and unexplained and not names:
-        raise ValueError(
-            f"Only column {answers[0]!r} of {shown(rest)} holds answers (0 and 1): name the label columns with "
-            "--label-column"
-        )
     counts = [c for c in others if c in shares and plain(c) not in TEXT_COLUMNS and not plain(c).endswith("id")]
     counts = [c for c in counts if _is_number(features[c], table[c])]
     if counts and not names:
@@ -300,6 +294,12 @@ def _answer_roles(
             f"Column {counts[0]!r} stands beside columns of answers and holds other numbers, such as "
             f"{shown(cells[:2])}: write 0 and 1 if it is a label, take it out if it is none, or name the label columns "
             "with --label-column"
+        )
+    unexplained = [c for c in others if plain(c) not in OTHER_COLUMNS | SPLIT_COLUMNS]
+    if len(answers) == 1 and unexplained and not names:
+        raise ValueError(
+            f"Only column {answers[0]!r} of {shown(rest)} holds answers (0 and 1): name the label columns with "
+            "--label-column"
         )
     split = next((c for c in answers if _is_like_flag(c, table[c])), None)
     if split and not names:

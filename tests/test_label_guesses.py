@@ -302,3 +302,20 @@ def test_tags_beside_pictures_may_have_spaces_between_them(tmp_path):
     assert names == NAMES
     np.testing.assert_array_equal(targets, TARGETS)
     assert any("holds names with spaces between them" in sentence for sentence in said)
+
+
+@pytest.mark.parametrize("other", ["red car\u200b", "red\u00a0car", "red  car", "red \x00car"])
+def test_names_that_differ_in_what_nobody_sees_are_one(tmp_path, other):
+    names, targets, said = read(write_table(tmp_path, ["red car|dog", other, "dog"]))
+    assert names == ["dog", "red car"]
+    np.testing.assert_array_equal(targets, [[1, 1], [0, 1], [1, 0]])
+    assert "1 name joined with another spelling of the same characters" in said
+
+
+@pytest.mark.parametrize("other", ["Cat", "\uff43\uff41\uff54", "\u0441\u0430t"])
+def test_names_that_look_alike_are_warned_about(tmp_path, other):
+    folder = write_table(tmp_path, ["cat", "cat", other, "dog"])
+    names, _, said = read(folder)
+    assert set(names) == {"cat", "dog", other}
+    assert any("differ in case or alphabet alone stay apart" in sentence and other in sentence for sentence in said)
+    assert read(folder, ignore_case=True)[0] == ["cat", "dog"]

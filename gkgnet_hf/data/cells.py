@@ -1,7 +1,6 @@
 """What the cells of label columns mean: answers, names, ids, lists, vectors and detected objects."""
 
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,8 +12,9 @@ import pyarrow.compute as pc
 from datasets import ClassLabel, LargeList, List, Value
 from numpy.typing import NDArray
 
-from .label_text import Separation, find_separation, is_literal, parse_literal, plain_text, shown_cell
+from .label_text import Separation, find_separation, is_literal, look, parse_literal, plain_text, shown_cell, spelling
 from .labels import NEGATIVE, POSITIVE, UNKNOWN, Labels
+from .words import counted
 
 Meaning = Literal["negative", "unknown", "positive"]
 MEANINGS: dict[str, int] = {"negative": NEGATIVE, "unknown": UNKNOWN, "positive": POSITIVE}
@@ -447,23 +447,27 @@ def _from_names(name: str, lists: Lists, options: CellOptions, wanted: Sequence[
     bare = next((v for v in lists.values if not isinstance(v, str)), None)
     if bare is not None:
         raise ValueError(f"Column {name!r} mixes names with {bare!r}")
-    spelled = {value: unicodedata.normalize("NFC", value.strip()) for value in set(lists.values)}
+    spelled = {value: spelling(value) for value in set(lists.values)}
     variants: dict[str, set[str]] = {}
     for label in spelled.values():
-        variants.setdefault(label.casefold(), set()).add(label)
+        variants.setdefault(look(label), set()).add(label)
     options.used.add("ignore_case")
     several = sorted(sorted(found) for found in variants.values() if len(found) > 1)
     if several and options.ignore_case:
         counts = Counter(spelled[value] for value in lists.values)
         for found in several:
-            best = next((n for n in wanted or () if n in found), None) or max(found, key=lambda n: (counts[n], n))
+            best = next((n for n in wanted or () if n in found), None) or max(
+                found, key=lambda n: (counts[n], n.isascii(), n)
+            )
             spelled = {value: best if label in found else label for value, label in spelled.items()}
     elif several:
         shown = "; ".join(", ".join(found) for found in several[:3])
-        options.assume(f"warning: labels that differ in case alone stay apart: {shown} (--ignore-case joins them)")
+        options.assume(
+            f"warning: labels that differ in case or alphabet alone stay apart: {shown} (--ignore-case joins them)"
+        )
     composed = sum(value.strip() != label for value, label in spelled.items() if label in spelled)
     if composed and not options.ignore_case:
-        options.assume(f"{composed} names are joined with another Unicode spelling of the same characters")
+        options.assume(f"{counted(composed, 'name')} joined with another spelling of the same characters")
     names = sorted({label for label in spelled.values() if label})
     if odd := [n for n in names if n.casefold() in SUSPICIOUS_NAMES and n != options.none_label]:
         options.assume(

@@ -4,6 +4,7 @@ import ast
 import html
 import json
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ WRAPPED = re.compile(
 )
 LIST_KEYS = ("choices", "labels", "tags", "classes", "categories", "names")
 NAME_KEYS = ("choice", "category", "label", "tag", "class", "name", "category_id")
+UNSEEN = re.compile("[\u200b\u200e\u200f\u2060\ufeff\u00ad\x00-\x08\x0e-\x1f\x7f]")
+LOOK_ALIKES = str.maketrans("авекмнорстухѕіјοανρτυ", "abekmhopctyxsijoavptu")  # Cyrillic and Greek
 QUOTED = r""""[^"]*"|'[^']*'"""
 NUMPY_STRINGS = re.compile(rf"(?:{QUOTED})(?:\s+(?:{QUOTED}))+")
 NUMPY_NUMBERS = re.compile(r"[-+\d.e]+(\s+[-+\d.e]+)+")
@@ -135,6 +138,24 @@ def plain_text(cell: Any) -> str:
     if cell is None or cell != cell:
         return ""
     return unquoted(re.sub(r"&#?\w+;", lambda found: html.unescape(found[0]), str(cell)).strip())
+
+
+def spelling(name: str) -> str:
+    """A name without what nobody sees: composed characters, single blanks, no zero-width or control characters.
+
+    >>> spelling(" red\\u00a0 car\\u200b")
+    'red car'
+    """
+    return " ".join(unicodedata.normalize("NFC", UNSEEN.sub("", name)).split())
+
+
+def look(name: str) -> str:
+    """What names that look alike have in common, whatever their case, width and alphabet.
+
+    >>> look("Cat") == look("ｃａｔ") == look("с\\u0430t")
+    True
+    """
+    return unicodedata.normalize("NFKC", name).casefold().translate(LOOK_ALIKES)
 
 
 def find_separation(

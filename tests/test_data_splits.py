@@ -1,6 +1,11 @@
 """Which rows, files and folders are which split, and where the pictures are that they name."""
 
+import zipfile
+from urllib.parse import quote
+
+import datasets
 import pytest
+from datasets import Image
 
 from gkgnet_hf.data.labels import label_names
 from gkgnet_hf.data.sources import MultiLabelSource
@@ -109,3 +114,66 @@ def test_a_picture_is_never_taken_from_the_folder_of_another_split(tmp_path):
         draw(tmp_path / f"data/training/{place}.png", place)
     with pytest.raises(ValueError, match="1 image cannot be used"):
         MultiLabelSource(tmp_path).load("all")
+
+
+def test_a_table_named_after_a_split_names_the_pictures_of_its_folder(tmp_path):
+    (tmp_path / "train.csv").write_text("image,labels\n0.png,cat\n1.png,dog\n")
+    for folder in ("test", "train"):
+        for place in range(2):
+            draw(tmp_path / f"{folder}/{place}.png", place)
+    dataset = MultiLabelSource(tmp_path).load("train", hold_out=False)
+    images = dataset.cast_column("image", Image(decode=False))["image"][:]
+    assert [image["path"] for image in images] == [str(tmp_path / f"train/{place}.png") for place in range(2)]
+    (tmp_path / "train.csv").rename(tmp_path / "all.csv")
+    with pytest.raises(ValueError, match="are in several folders: test/, train/; name one with --image-dir"):
+        MultiLabelSource(tmp_path)
+
+
+def test_a_column_divides_a_training_table_further(tmp_path):
+    write_rows(tmp_path, "file_name,is_valid,labels", "0.png,0,cat", "1.png,0,dog", "2.png,1,cat", "3.png,0,dog")
+    lines = (tmp_path / "metadata.csv").read_text().splitlines()
+    (tmp_path / "metadata.csv").unlink()
+    (tmp_path / "train.csv").write_text("\n".join(lines[:-1]))
+    (tmp_path / "test.csv").write_text("\n".join([lines[0], lines[-1]]))
+    assert sizes(MultiLabelSource(tmp_path)) == {"train": 2, "validation": 1, "test": 1}
+
+
+@pytest.mark.parametrize("write", [quote, lambda name: f"file://{quote(name)}"])
+def test_addresses_of_files_on_disk_are_read(tmp_path, write):
+    pictures = [draw(tmp_path / f"my photo {place}.png", place) for place in range(2)]
+    names = [write(str(picture)) if "file" in write("") else write(picture.name) for picture in pictures]
+    (tmp_path / "all.csv").write_text(f"image,labels\n{names[0]},cat\n{names[1]},dog\n")
+    assert sizes(MultiLabelSource(tmp_path)) == {"train": 2}
+
+
+def test_a_zip_with_backslashes_in_its_names_is_unpacked_into_folders(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
+        archive.writestr("metadata.csv", "file_name,labels\nimages/0.png,cat\nimages/1.png,dog\n")
+        for place in range(2):
+            entry = zipfile.ZipInfo("images/0.png")
+            entry.filename = f"images\\{place}.png"
+            archive.writestr(entry, draw(tmp_path / "drawn.png", place).read_bytes())
+    source = MultiLabelSource(tmp_path / "photos.zip")
+    assert sizes(source) == {"train": 2}
+    assert (source.folder / "images/0.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["Image,Id", "0.png,w_1", "1.png,w_2"], r"there are Id; --label-column Id reads it all the same"),
+        (["file_name", "0.png"], r"there are none; write them in a column 'labels'"),
+        (["file_name,labels", "0.png,", "1.png,"], r"there are labels \(empty\); write them in a column 'labels'"),
+    ],
+)
+def test_a_table_without_labels_is_refused_with_the_next_step(tmp_path, lines, message):
+    with pytest.raises(ValueError, match=message):
+        MultiLabelSource(write_rows(tmp_path, *lines))
+
+
+def test_a_table_with_the_line_ends_of_old_macs_is_read(tmp_path):
+    write_rows(tmp_path, "id_code,diagnosis", "0.png,2", "1.png,0")
+    table = tmp_path / "metadata.csv"
+    table.write_bytes(table.read_bytes().rstrip().replace(b"\n", b"\r") + b"\n")
+    assert label_names(MultiLabelSource(tmp_path).load("all")) == ["0", "1", "2"]

@@ -105,12 +105,13 @@ def understand_splits(tables: dict[str, Dataset], options: ReadOptions, folder: 
     """The splits of the tables of a source, understood together: what a cell means in one it means in all.
 
     Args:
-        tables: a table for each split, or one for all, whose rows may say their split.
+        tables: a table for each split, or one for all, of the name "", whose rows may say their split.
         options, folder: as for `understand`.
     """
     dataset, split_of = _together(tables)
-    annotations, split_of = understand(dataset, options, folder, split_of)
-    return divide(annotations, split_of if split_of is not None else np.array([*tables] * len(annotations.images)))
+    named = next(iter(tables)) if split_of is None else ""
+    annotations, split_of = understand(dataset, options, folder, split_of, named)
+    return divide(annotations, np.full(len(annotations.images), named or "train") if split_of is None else split_of)
 
 
 def _together(tables: dict[str, Dataset]) -> tuple[Dataset, SplitNames]:
@@ -134,7 +135,11 @@ def _together(tables: dict[str, Dataset]) -> tuple[Dataset, SplitNames]:
 
 
 def understand(
-    dataset: Dataset, options: ReadOptions, folder: Path | None = None, split_of: SplitNames = None
+    dataset: Dataset,
+    options: ReadOptions,
+    folder: Path | None = None,
+    split_of: SplitNames = None,
+    split: str = "",
 ) -> tuple[Annotations, SplitNames]:
     """What the rows of a table say about images.
 
@@ -143,6 +148,7 @@ def understand(
         options: what is known about them.
         folder: that paths in the table are relative to; None for paths that stay as they are.
         split_of: (N,) the split of each row, where the rows come from several.
+        split: that all rows seem to come from; its folder is looked into before others.
 
     Returns:
         The annotations, a row for each image, and its split: from `split_of`, a column, or the folders in the paths.
@@ -153,14 +159,18 @@ def understand(
     dataset = dataset.with_format(None)
     roles, table = understand_columns(dataset, options)
     labels, declared, unlabeled = read_rows(table, dataset.features, roles, options)
-    if roles.splits and split_of is None:
-        split_of = split_of_rows(table, roles.splits)
+    if roles.splits:
+        said = split_of_rows(table, roles.splits)
+        if split_of is not None:  # a column divides the training table further
+            in_train = np.array([split_kind(name) == "train" for name in split_of.tolist()])
+            said = np.where(in_train & (said != "train"), said, split_of)
+        split_of = said
     renames = renamed_columns(dataset.features, roles)
     images = dataset.select_columns(list(renames)).rename_columns(renames)
     feature = dataset.features[roles.image]
     if folder is not None and isinstance(feature, Value) and "string" in feature.dtype:
         cells = images["image"][:]
-        paths = _find_pictures(cells, roles.image, folder, split_of, options)
+        paths = _find_pictures(cells, roles.image, folder, split_of, split, options)
         if split_of is None:
             split_of = split_of_lists(paths, folder, options)
         if split_of is None:
@@ -252,11 +262,11 @@ def _with_negatives(labels: Labels, column: pa.ChunkedArray, feature: Any, name:
 
 
 def _find_pictures(
-    cells: Sequence[str | None], column: str, folder: Path, split_of: SplitNames, options: ReadOptions
+    cells: Sequence[str | None], column: str, folder: Path, split_of: SplitNames, split: str, options: ReadOptions
 ) -> list[str | None]:
     places = Places(folder, options.image_dir, options.image_suffix)
     if split_of is None:
-        paths = places.find(cells, column)
+        paths = places.find(cells, column, split or None)
     else:
         found = np.array([None] * len(cells), dtype=object)
         for split in dict.fromkeys(split_of.tolist()):

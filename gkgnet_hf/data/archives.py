@@ -58,7 +58,9 @@ def _unpack(archive: Path, folder: Path) -> None:
     folder.mkdir(parents=True)
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as opened:
-            opened.extractall(folder)  # which keeps every file inside the folder
+            for member in opened.infolist():
+                member.filename = member.filename.replace("\\", "/")  # that some programs on Windows write
+                opened.extract(member, folder)  # which keeps every file inside the folder
     else:
         with tarfile.open(archive) as opened:
             opened.extractall(folder, filter="data")

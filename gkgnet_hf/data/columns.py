@@ -30,8 +30,8 @@ from .splits import SYNONYMS, split_kind
 # Names of columns as `plain` writes them, the likeliest first.
 IMAGE_COLUMNS = (
     "image", "images", "filename", "file", "filepath", "imagepath", "imagefile", "imagefilename", "imagename",
-    "imageindex", "img", "imgpath", "imgname", "imgfile", "imgid", "imageid", "fname", "path", "photo", "picture",
-    "pic", "name", "id", "uid", "key", "url", "imageurl", "uri", "src",
+    "imageindex", "img", "imgpath", "imgname", "imgfile", "imgid", "imageid", "idcode", "fname", "path", "photo",
+    "picture", "pic", "name", "id", "uid", "key", "url", "imageurl", "uri", "src",
 )  # fmt: skip
 LABEL_COLUMNS = frozenset((
     "label", "labels", "labelid", "labelids", "labelname", "labelnames", "classname", "classnames", "class", "classes",
@@ -197,8 +197,11 @@ def find_roles(
         _say_others(others, options)
         return Roles(image, candidates, splits=splits, others=others)
     if not candidates:
+        there = [f"{column} (empty)" if column in empty else column for column in columns]
+        filled = [column for column in columns if column not in empty]
+        hint = f"--label-column {filled[-1]} reads it all the same" if filled else "write them in a column 'labels'"
         raise NoLabelsError(
-            f"No column holds labels: beside the images ({image!r}) there are {shown(columns) or 'none'}"
+            f"No column holds labels: beside the images ({image!r}) there are {shown(there) or 'none'}; {hint}"
         )
     raise ValueError(
         f"Cannot tell which of the columns {shown(rest)} holds the labels; name it with --label-column (several times "

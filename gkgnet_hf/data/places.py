@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from urllib.parse import unquote
 
 from .pictures import PLUGIN_SUFFIXES, READABLE_SUFFIXES, UNREADABLE_SUFFIXES
 from .splits import split_kind
@@ -128,8 +129,10 @@ class Places:
         if os.path.isfile(path):
             return path
         folder, file = os.path.split(path)
-        found = self._files(folder).get(_key(file))
-        return os.path.join(folder, found) if found else path
+        if found := self._files(folder).get(_key(file)):
+            return os.path.join(folder, found)
+        decoded = unquote(name)
+        return path if decoded == name else self._path(base, decoded, skipped)
 
     def _agree(self, name: str, path: str) -> bool:
         """Whether the folders of a cell and those where its picture is found are not of different splits."""
@@ -174,7 +177,7 @@ class Places:
         found = os.path.basename(self._path(base, first, skipped))
         name = first.split("/")[-1] + self.image_suffix
         if found != name:
-            self._say(f"the file of {name} is {found}: suffixes, their case and Unicode spellings are matched")
+            self._say(f"the file of {name} is {found}: suffixes, their case and other spellings are matched")
 
     def _nowhere(self, sample: list[str], column: str, tried: Sequence[Path]) -> str:
         there = sorted(os.listdir(self.folder))[:8]
@@ -234,6 +237,8 @@ def _clean(cell: str | None) -> str | None:
     if cell is None or not str(cell).strip():
         return None
     name = str(cell).strip()
+    if name.startswith("file://"):
+        return unquote(name.removeprefix("file://"))
     if "://" in name:
         return name
     if "\\" in name and "/" not in name:

@@ -25,7 +25,7 @@ def read_json(path: Path, options: ReadOptions) -> Splits | None:
         except ValueError as error:
             unread.append(f"{file.name}: {error}")
             continue
-        split = split_name(file.stem) or "train"
+        split = split_name(file.stem) or ""
         if split in tables:
             raise ValueError(f"{path} has several JSON files of pictures and labels; name the one to read")
         tables[split] = rows

@@ -39,7 +39,7 @@ PEEK = 200  # rows that show what a table is
 def read_tables(path: Path, options: ReadOptions) -> Splits | None:
     """A table, or the tables of a folder: one, one named after each split, or one in a folder of each split."""
     if path.is_file():
-        tables = {split_name(path.stem) or "train": path} if path.suffix.lower() in TABLES else {}
+        tables = {split_name(path.stem) or "": path} if path.suffix.lower() in TABLES else {}
     else:
         tables = find_tables(path, options)
     if not tables:
@@ -110,7 +110,7 @@ def _choose(folder: Path, tables: list[Path], options: ReadOptions, one: bool = 
         tables = usable
     splits = [split_name(table.stem) for table in tables]
     if len(tables) == 1:
-        return {splits[0] or "train": tables[0]}
+        return {splits[0] or "": tables[0]}
     if one or None in splits or len(set(map(split_kind, map(str, splits)))) < len(splits):
         raise ValueError(
             f"{folder} has several tables of pictures and labels: {', '.join(table.name for table in tables)}; name "
@@ -204,10 +204,8 @@ def read_table(path: Path, options: ReadOptions, num_rows: int | None = None) ->
 def read_csv(path: Path, options: ReadOptions, num_rows: int | None = None) -> pa.Table:
     """A table of text: delimiter, encoding and header are found out."""
     text = _text(path, options.encoding)
-    if marked := re.match(r"sep=(.)\r?\n", text[:10]):
+    if marked := re.match(r"sep=(.)\n", text[:10]):
         text = text[marked.end() :]
-    if "\r" in text and "\n" not in text:
-        text = text.replace("\r", "\n")
     if not text.strip():
         raise ValueError("it is empty")
     head = text[:HEAD]
@@ -285,7 +283,7 @@ def _text(path: Path, encoding: str | None) -> str:
     }
     found = next((name for mark, name in marks.items() if data.startswith(mark)), None)
     try:
-        return data.decode(encoding or found or "utf-8")
+        return data.decode(encoding or found or "utf-8").replace("\r\n", "\n").replace("\r", "\n")
     except LookupError as error:
         raise ValueError(f"there is no encoding {encoding!r}") from error
     except UnicodeDecodeError as error:

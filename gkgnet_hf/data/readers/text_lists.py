@@ -26,7 +26,7 @@ def read_text_lists(path: Path, options: ReadOptions) -> Splits | None:
                 f"{path} is no list of pictures: its lines must begin with a picture and go on with its labels"
             )
         return None
-    splits = [split_name(file.stem) or "train" for file in lists]
+    splits = [split_name(file.stem) or "" for file in lists]
     if len(set(splits)) < len(splits):
         raise ValueError(f"{path} has several lists: {', '.join(file.name for file in lists)}; name the one to read")
     root = path.parent if path.is_file() else path

@@ -47,7 +47,7 @@ def test_inspect_shows_assumptions_and_each_label_in_each_split(splits, monkeypa
     assert code == 0
     assert f"{splits} (table)" in out
     assert "  train: 4 images, 3 labels, 1.5 labels per image" in out
-    assert "  valid: 1 images, 3 labels, 2.0 labels per image" in out
+    assert "  valid: 1 image, 3 labels, 2.0 labels per image" in out
     assert "each of 3 columns is one label: cat, dog, owl" in out
     assert "an empty cell means unknown (other cells say no; --blank changes it)" in out
     rows = [re.split(r" {2,}", line) for line in out.splitlines() if line.startswith(("cat", "dog", "owl"))]
@@ -154,5 +154,5 @@ def test_options_of_data_reach_the_reader(splits, monkeypatch, capsys):
 
 def test_one_column_of_answers_is_one_label(splits, monkeypatch, capsys):
     _, out, _ = command(monkeypatch, capsys, "data", "inspect", splits, "--label-column", "cat", "--split", "train")
-    assert "1 labels" in out
+    assert "1 label, " in out
     assert re.search(r"cat +2 +2$", out, flags=re.MULTILINE)

@@ -207,7 +207,9 @@ def test_text_files_that_list_pictures_divide_them(tmp_path):
     assert source.splits == ["train", "test", "unlisted"]
     assert [len(source.load(split, hold_out=False)) for split in source.splits] == [5, 2, 1]
     assert any("test_list.txt, train_val_list.txt divide the pictures" in sentence for sentence in source.assumptions)
-    assert any("1 pictures stand in none of these files" in sentence for sentence in source.assumptions)
+    assert any(
+        "pictures in none of these files are the split unlisted: 1" in sentence for sentence in source.assumptions
+    )
 
 
 def test_a_text_file_of_something_else_divides_nothing(tmp_path):

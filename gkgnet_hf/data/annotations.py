@@ -73,7 +73,7 @@ class Annotations:
             labels = labels.arrange(wanted, UNKNOWN if self.declared else NEGATIVE)
         labels, keep = labels.settle("keep" if options.keep_unlabeled else self.unlabeled)
         if not keep.all():
-            options.assume(f"{(~keep).sum():,} images without any label are left out (--keep-unlabeled keeps them)")
+            options.assume(f"images without any label are left out: {(~keep).sum():,} (--keep-unlabeled keeps them)")
         files, problems = image_files(self.images)
         problems = {row: problem for row, problem in problems.items() if keep[row]} | labels.problems
         bad = [BadImage(row, files[row], problems[row], split) for row in sorted(problems)]
@@ -320,7 +320,7 @@ def split_of_lists(paths: Sequence[str | None], folder: Path, options: ReadOptio
     files = sorted({file.name for file, _ in listed.values()})
     options.assume(f"{', '.join(files)} divide the pictures")
     if rest == "unlisted" and (count := found.count(None)):
-        options.assume(f"warning: {count:,} pictures stand in none of these files: their split is called unlisted")
+        options.assume(f"warning: pictures in none of these files are the split unlisted: {count:,}")
     return np.array([rest if entry is None else entry[1] for entry in found])
 
 
@@ -351,7 +351,9 @@ def _one_row_each(
     repeated = np.bincount(group_of)[group_of] > 1
     spellings = {(group, cells[row]) for row, group in enumerate(group_of.tolist())}
     if alone[repeated].all() and len(spellings) == len(first):
-        options.assume(f"{len(paths):,} rows name {len(first):,} images: the labels of one image are put together")
+        options.assume(
+            f"{len(paths):,} rows name {counted(len(first), 'image')}: the labels of one image are put together"
+        )
         merged = labels.group(group_of, len(first))
     else:
         merged = labels.take(keep)
@@ -362,7 +364,7 @@ def _one_row_each(
             content = (labels.ids[cell].tobytes(), labels.values[cell].tobytes())
             if contents.setdefault(group, content) != content:
                 merged.problems.setdefault(group, f"the file stands in rows {keep[group]} and {row}, with other labels")
-        options.assume(f"{len(paths) - len(first):,} rows that name the image of another row are merged with it")
+        options.assume(f"rows that name the image of another row are merged with it: {len(paths) - len(first):,}")
     return images.select(keep), merged, None if split_of is None else split_of[keep]
 
 

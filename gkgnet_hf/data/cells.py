@@ -320,7 +320,9 @@ def _read_lists(
         return _from_ids(lists, lists.values, list(names)), False
     seen, largest = set(lists.values), max(lists.values)
     if names is None and largest + 1 <= 10 * len(seen) + 100:
-        options.assume(f"column {name!r} holds ids: {largest + 1} labels named 0 to {largest} (--labels names them)")
+        options.assume(
+            f"column {name!r} holds ids: {counted(largest + 1, 'label')} named 0 to {largest} (--labels names them)"
+        )
         return _from_ids(lists, lists.values, [str(i) for i in range(largest + 1)]), False
     if names is None:
         options.assume(f"column {name!r} holds {len(seen)} numbers up to {largest}: each is read as a name")

@@ -13,6 +13,7 @@ from datasets import Dataset, Image
 from numpy.typing import NDArray
 
 from .pictures import READABLE_SUFFIXES, check_pictures
+from .words import counted
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ def report_bad_images(
         raise ValueError(f'on_bad_image must be "error" or "skip", got {on_bad_image!r}')
     if not bad:
         return
-    count = "1 image" if len(bad) == 1 else f"{len(bad):,} images"
+    count = counted(len(bad), "image")
     first = "".join(f"\n  {image}" for image in bad[:5]) + ("\n  …" if len(bad) > 5 else "")
     if on_bad_image == "error":
         raise ValueError(f"{count} cannot be used (--on-bad-image skip leaves such images out):{first}")

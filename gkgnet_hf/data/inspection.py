@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from datasets import Dataset
+from datasets import Image as ImageFeature
 from PIL import Image, ImageDraw, ImageFont
 from scipy import sparse
 
@@ -15,6 +16,7 @@ from .labels import NEGATIVE, POSITIVE, UNKNOWN, label_names, stored_labels
 from .pictures import PictureError, open_picture
 from .sources import MultiLabelSource
 from .summary import summarize
+from .words import counted
 
 MOST_LABELS = 50  # in the table
 MOST_PAIRS = 3
@@ -37,7 +39,8 @@ def load_splits_to_inspect(
     for name in source.splits if split is None else [split]:
         dataset = source.load(name, labels, hold_out=split is not None)
         if check:
-            dataset = check_images(dataset, source.options.on_bad_image, source.options.bad_images_file, name)
+            shown = name if len(source.splits) > 1 else ""
+            dataset = check_images(dataset, source.options.on_bad_image, source.options.bad_images_file, shown)
         labels = label_names(dataset)
         datasets[name if split is None else source.split_read(split)] = dataset
     return datasets
@@ -55,7 +58,7 @@ def describe(source: MultiLabelSource, datasets: Mapping[str, Dataset]) -> str:
     lines += ["", "Assumed"] + [f"  {sentence}" for sentence in source.assumptions or ["nothing"]]
     lines += ["", *label_table(datasets)]
     if pairs := commonest_pairs(list(datasets.values())):
-        shown = (f"{a} + {b} ({count:,} image{'s' * (count != 1)})" for a, b, count in pairs)
+        shown = (f"{a} + {b} ({counted(count, 'image')})" for a, b, count in pairs)
         lines += ["", f"Commonest pairs: {', '.join(shown)}"]
     return "\n".join(lines)
 
@@ -77,7 +80,7 @@ def label_table(datasets: Mapping[str, Dataset]) -> list[str]:
         cells = ("".join(f"{kind[label]:>{cell},}" for kind in kinds[: len(words)]) for kinds in counts.values())
         lines.append(f"{names[label]:<{width}}" + "".join(f"  {text}" for text in cells))
     if len(names) > len(lines) - 2:
-        lines.append(f"… and {len(names) - MOST_LABELS:,} labels with fewer images")
+        lines.append(f"… and {counted(len(names) - MOST_LABELS, 'label')} with fewer images")
     if never := [name for name, count in zip(names, total.tolist(), strict=True) if not count]:
         lines += ["", f"Never positive: {', '.join(never[:10])}{', …' if len(never) > 10 else ''}"]
     return lines
@@ -132,7 +135,7 @@ def write_contact_sheet(datasets: Mapping[str, Dataset], path: str | os.PathLike
     for place, number in enumerate(sorted(chosen.tolist())):
         split, row = rows[number]
         left, top = place % columns * TILE, place // columns * height
-        item = datasets[split].cast_column("image", _encoded())[row]
+        item = datasets[split].cast_column("image", ImageFeature(decode=False))[row]
         try:
             picture = open_picture(item["image"]["bytes"] or item["image"]["path"], size=TILE)
             assert isinstance(picture, Image.Image)
@@ -145,12 +148,6 @@ def write_contact_sheet(datasets: Mapping[str, Dataset], path: str | os.PathLike
         draw.multiline_text((left + 4, top + TILE), _wrapped(text, font), fill="black", font=font)
     sheet.save(path)
     return path
-
-
-def _encoded() -> object:
-    from datasets import Image as ImageFeature
-
-    return ImageFeature(decode=False)
 
 
 def _wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:

@@ -11,6 +11,7 @@ from urllib.parse import unquote
 
 from .pictures import PLUGIN_SUFFIXES, READABLE_SUFFIXES, UNREADABLE_SUFFIXES
 from .splits import split_kind
+from .words import counted
 
 SAMPLE = 100  # cells that decide where all of them are
 MAX_FOLDERS = 500  # that are looked into
@@ -45,10 +46,15 @@ class Places:
         self.folder = Path(os.path.abspath(folder))
         self.image_dir = image_dir
         self.image_suffix = image_suffix or ""
-        self.sentences: list[str] = []
+        self._said: dict[str, list[str]] = {}
         self._listed: dict[str, dict[str, str]] = {}
         if self.image_suffix and not self.image_suffix.startswith(".") and "." not in self.image_suffix:
             self.image_suffix = f".{self.image_suffix}"
+
+    @property
+    def sentences(self) -> list[str]:
+        """What was assumed so far."""
+        return [sentence.replace("{}", ", ".join(details)) for sentence, details in self._said.items()]
 
     def find(self, cells: Sequence[str | None], column: str = "image", split: str | None = None) -> list[str | None]:
         """The path of each picture, absolute; one that is nowhere gets the path where it was expected.
@@ -115,8 +121,8 @@ class Places:
                     "name one with --image-dir"
                 )
             where = self._shown(fitting[0])
-            without = f", without the first {skipped} parts of their paths" if skipped else ""
-            self._say(f"pictures are found in {where}{without} (--image-dir names another folder)")
+            without = f" without the first {counted(skipped, 'part')} of their paths" if skipped else ""
+            self._say("pictures are found in {} (--image-dir names another folder)", where + without)
             self._say_suffix(fitting[0], sample, skipped)
             return fitting[0], skipped
         raise ValueError(self._nowhere(sample, column, tried))
@@ -177,7 +183,9 @@ class Places:
         found = os.path.basename(self._path(base, first, skipped))
         name = first.split("/")[-1] + self.image_suffix
         if found != name:
-            self._say(f"the file of {name} is {found}: suffixes, their case and other spellings are matched")
+            self._said.setdefault(
+                "the file of {}: suffixes, their case and other spellings are matched", [f"{name} is {found}"]
+            )
 
     def _nowhere(self, sample: list[str], column: str, tried: Sequence[Path]) -> str:
         there = sorted(os.listdir(self.folder))[:8]
@@ -200,9 +208,10 @@ class Places:
             return str(folder)
         return f"{folder.relative_to(self.folder)}/" if folder.is_relative_to(self.folder) else str(folder)
 
-    def _say(self, sentence: str) -> None:
-        if sentence not in self.sentences:
-            self.sentences.append(sentence)
+    def _say(self, sentence: str, detail: str = "") -> None:
+        details = self._said.setdefault(sentence, [])
+        if detail not in details:
+            details.append(detail)
 
 
 def subfolders(folder: Path) -> list[Path]:

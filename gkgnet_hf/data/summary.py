@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datasets import Dataset, IterableDataset
 
 from .labels import POSITIVE, UNKNOWN, label_names, stored_labels
+from .words import counted
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,9 @@ class DatasetSummary:
 
     def __str__(self) -> str:
         if self.images is None:
-            return f"a stream of images, {len(self.labels)} labels"
-        lines = [f"{self.images:,} images, {len(self.labels)} labels, {self.labels_per_image:.1f} labels per image"]
+            return f"a stream of images, {counted(len(self.labels), 'label')}"
+        images, labels = counted(self.images, "image"), counted(len(self.labels), "label")
+        lines = [f"{images}, {labels}, {self.labels_per_image:.1f} labels per image"]
         if counts := self.by_frequency:
             lines.append(f"most frequent: {_images(*counts[0])}, rarest: {_images(*counts[-1])}")
         if self.unknown_share:
@@ -83,4 +85,4 @@ def summarize(dataset: Dataset | IterableDataset) -> DatasetSummary:
 
 
 def _images(label: str, count: int) -> str:
-    return f"{label} ({count:,} image{'' if count == 1 else 's'})"
+    return f"{label} ({counted(count, 'image')})"

@@ -47,7 +47,7 @@ def read_yolo(path: Path, options: ReadOptions) -> Splits | None:
                 f"{root} has text files of objects in YOLO's format, but no data.yaml or classes.txt names the classes "
                 "(--labels names such a file)"
             )
-    options.assume(f"labels are read from YOLO's text files, with {len(names)} classes")
+    options.assume(f"labels are read from YOLO's text files; the classes are {', '.join([*names.values()][:10])}")
     return {split: partial(_read, found, names) for split, found in folders.items()}
 
 

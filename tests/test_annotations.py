@@ -204,7 +204,7 @@ def test_wrong_voc_folders_are_one_clear_error(tmp_path):
     ("file", "content", "problem"),
     [
         ("Annotations/000007.xml", "<annotation><object>", "000007.xml cannot be read: ParseError"),
-        ("Annotations/000007.xml", "<annotation><object/></annotation>", "an object has no bndbox/xmin"),
+        ("Annotations/000007.xml", "<annotation><object/></annotation>", "an object has no name"),
         ("Annotations/000007.xml", None, "FileNotFoundError"),
         ("JPEGImages/000007.jpg", None, "the file is missing"),
     ],

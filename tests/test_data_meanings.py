@@ -225,3 +225,84 @@ def test_pictures_without_an_xml_file_are_counted(tmp_path):
     xml += "<xmax>3</xmax><ymax>3</ymax></bndbox></object></annotation>"
     write(tmp_path, {**PICTURES, **{f"{i}.xml": xml.format(i, "owl" if i else "fox") for i in range(4)}})
     assert "warning: 2 pictures without an XML file, such as 4.jpg, passed over" in read(tmp_path)[2]
+
+
+def label_studio(name):
+    choices = [{"value": {"choices": ["cat", "dog"]}}]
+    return {"data": {"image": f"/data/upload/1/0a1b2c3d-{name}"}, "annotations": [{"result": choices}]}
+
+
+def test_pictures_are_found_without_what_label_studio_adds_to_their_names(tmp_path):
+    tasks = [{"id": i, **label_studio(name)} for i, name in enumerate(PICTURES)]
+    names, labels, said = read(write(tmp_path, {**PICTURES, "project.json": json.dumps(tasks)}))
+    assert (names, labels["0.jpg"]) == (["cat", "dog"], {"cat", "dog"})
+    assert any("the file of 0a1b2c3d-0.jpg is 0.jpg" in sentence for sentence in said)
+
+
+def test_an_object_without_a_box_is_a_label_too(tmp_path):
+    xml = "<annotation><filename>{}.jpg</filename><object><name>{}</name><polygon><x1>1</x1></polygon></object>"
+    xml += "</annotation>"
+    write(tmp_path, {**PICTURES, **{f"{i}.xml": xml.format(i, "owl" if i else "fox") for i in range(6)}})
+    assert read(tmp_path)[1]["0.jpg"] == {"fox"}
+
+
+SETS = {f"{i}.jpg": labels for i, labels in enumerate((["cat"], ["dog"], ["cat", "dog"], ["tree"], ["tree"], ["cat"]))}
+SHAPES = {
+    "columns": {"image": list(SETS), "labels": list(SETS.values())},
+    "pandas": {
+        "image": {str(i): name for i, name in enumerate(SETS)},
+        "labels": {str(i): "|".join(labels) for i, labels in enumerate(SETS.values())},
+    },
+    "pandas split": {"columns": ["image", "labels"], "index": [*range(6)], "data": [[*row] for row in SETS.items()]},
+    "splits": {
+        "train": [{"image": name, "labels": labels} for name, labels in SETS.items()],
+        "val": [{"image": "9.jpg", "labels": ["cat"]}],
+    },
+    "by label": {label: [n for n, labels in SETS.items() if label in labels] for label in ("cat", "dog", "tree")},
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_json_is_read_in_the_shapes_that_people_write(tmp_path, shape):
+    write(tmp_path, {**PICTURES, "9.jpg": 9, "labels.json": json.dumps(SHAPES[shape])})
+    labels = all_splits(tmp_path)
+    assert labels["train"] == {name: set(found) for name, found in SETS.items()}
+    assert labels.get("val", {"9.jpg": {"cat"}}) == {"9.jpg": {"cat"}}
+
+
+def test_ids_of_coco_may_be_text(tmp_path):
+    content = {
+        "images": [{"id": i, "file_name": name} for i, name in enumerate(PICTURES)],
+        "categories": [{"id": i, "name": f"c{i}"} for i in range(12)],
+        "annotations": [
+            {"id": str(i), "image_id": str(i % 7), "category_id": str(i % 12), "bbox": [0, 0, 2, 2]} for i in range(12)
+        ],
+    }
+    names, labels, said = read(write(tmp_path, {**PICTURES, "annotations.json": json.dumps(content)}))
+    assert (names[10], labels["4.jpg"]) == ("c10", {"c4", "c11"})
+    assert any("1 annotation of images that annotations.json does not list" in sentence for sentence in said)
+
+
+def test_ids_may_be_whole_floats(tmp_path):
+    rows = [{"file_name": f"{i}.jpg", "labels": [float(i % 3), 2.0][: 1 + i % 2]} for i in range(6)]
+    write(tmp_path, {**PICTURES, "metadata.jsonl": "".join(json.dumps(row) + "\n" for row in rows)})
+    assert read(tmp_path)[1]["1.jpg"] == {"1", "2"}
+
+
+def test_a_cell_that_is_no_answer_is_shown(tmp_path):
+    rows = [f"{i}.jpg,0.7,0.{i}" for i in range(1, 6)]
+    write(tmp_path, {**PICTURES, "metadata.csv": lines(rows, "file_name,cat,dog")})
+    with pytest.raises(ValueError, match=r"says yes or no: they hold '0\.1', '0\.2'"):
+        read(tmp_path, label_column=["cat", "dog"])
+
+
+def test_a_row_of_nothing_is_no_row(tmp_path):
+    write(tmp_path, {**PICTURES, "metadata.csv": lines([*ONE_HOT, ",,", " , ,"], "file_name,cat,dog")})
+    assert len(read(tmp_path)[1]) == 6
+
+
+@pytest.mark.parametrize("on_bad_image", ["error", "skip"])
+def test_rows_of_one_file_that_differ_are_never_skipped(tmp_path, on_bad_image):
+    write(tmp_path, {**PICTURES, "metadata.csv": lines(["0.jpg,cat", "./0.jpg,dog", "1.jpg,tree"])})
+    with pytest.raises(ValueError, match="stands in rows 0 and 1, with other labels"):
+        read(tmp_path, on_bad_image=on_bad_image)

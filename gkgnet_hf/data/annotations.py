@@ -83,7 +83,8 @@ class Annotations:
         dataset = keep_rows(self.images, keep)
         labels = labels.select(keep).sparser()
         if labels.num_rows > 1 and not labels.count(NEGATIVE).any():
-            options.assume("warning: no label is negative on any image, so there is nothing to tell apart")
+            where = f"image of {split}" if split else "image"
+            options.assume(f"warning: no label is negative on any {where}, so there is nothing to tell apart")
         features = multilabel_features(labels.names, areas=labels.areas is not None, rest=labels.rest)
         for name, column in labels.to_arrow().items():
             dataset = dataset.add_column(name, column, feature=features[name])
@@ -363,7 +364,10 @@ def _one_row_each(
             cell = slice(ends[row], ends[row + 1])
             content = (labels.ids[cell].tobytes(), labels.values[cell].tobytes())
             if contents.setdefault(group, content) != content:
-                merged.problems.setdefault(group, f"the file stands in rows {keep[group]} and {row}, with other labels")
+                raise ValueError(
+                    f"{cells[row]} stands in rows {keep[group]} and {row}, with other labels: leave one of them, or "
+                    "write all its labels in one row"
+                )
         options.assume(f"rows that name the image of another row are merged with it: {len(paths) - len(first):,}")
     return images.select(keep), merged, None if split_of is None else split_of[keep]
 

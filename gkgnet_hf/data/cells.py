@@ -131,7 +131,8 @@ def answer_values(seen: Iterable[str], options: CellOptions) -> dict[str, int]:
     """
     if options.values is not None:
         return dict(options.values)
-    seen = set(seen)
+    strange = sorted(set(seen) - ANSWERS - BLANK)
+    seen = set(seen) - set(strange)
     values = dict.fromkeys(YES, POSITIVE) | dict.fromkeys(NO, NEGATIVE) | dict.fromkeys(NOT_KNOWN, UNKNOWN)
     for cells, given, shown, name in (
         (MINUS_ONE, options.minus_one, "−1", "minus_one"),
@@ -147,7 +148,8 @@ def answer_values(seen: Iterable[str], options: CellOptions) -> dict[str, int]:
             options.assume(f"{shown} means {meaning} ({why}; {option} changes it)")
     present = {values[cell] for cell in seen if cell in values}
     if not present & {POSITIVE, NEGATIVE}:
-        raise ValueError("no cell of the label columns says yes or no")
+        shown = f": they hold {', '.join(map(repr, strange[:3]))}" if strange else ""
+        raise ValueError(f"no cell of the label columns says yes or no{shown}; write 1 and 0")
     for wanted, word in ((POSITIVE, "yes"), (NEGATIVE, "no")):
         if wanted not in present:
             shown = ", ".join(sorted(map(repr, seen))[:5])
@@ -170,8 +172,7 @@ def read_answers(columns: Mapping[str, pa.ChunkedArray], options: CellOptions) -
     encoded = [column.combine_chunks() for column in columns.values()]
     encoded = [c if pa.types.is_dictionary(c.type) else pc.dictionary_encode(c, "encode") for c in encoded]
     cells = [[normal(cell) for cell in column.dictionary.to_pylist()] for column in encoded]
-    seen = {cell for column in cells for cell in column} & (ANSWERS | BLANK)
-    values = answer_values(seen, options)
+    values = answer_values({cell for column in cells for cell in column}, options)
     num_rows = len(encoded[0])
     kinds = [np.array([values.get(cell, 2) for cell in _of_one_kind(column)], dtype=np.int8) for column in cells]
     total: Counter[int] = Counter()
@@ -294,6 +295,8 @@ def _read_lists(
         return _from_ids(lists, lists.values, list(element.names)), True
     if lists.answers is not None:
         return _from_names(name, lists, options, None), True
+    if dtype(element) == "float" and length < 0 and _are_whole(set(lists.values)):
+        lists.values, element = [int(value) for value in lists.values], None
     width = _vector_width(lists, element, length)
     if width:
         return _from_vectors(name, lists, width, names, options), False
@@ -329,6 +332,12 @@ def _read_lists(
     order = [str(i) for i in sorted(seen)]
     position = {int(value): i for i, value in enumerate(order)}
     return _from_ids(lists, [position[value] for value in lists.values], order), False
+
+
+def _are_whole(values: set[Any]) -> bool:
+    """Whether floats are ids, as pandas has them: all are whole, and not all of them are answers."""
+    whole = all(value is not None and float(value).is_integer() for value in values)
+    return whole and not {normal(value) for value in values} <= NUMBERS
 
 
 def _take_minus_one(name: str, lists: Lists, options: CellOptions) -> None:
@@ -391,7 +400,7 @@ def _from_vectors(name: str, lists: Lists, width: int, names: Sequence[str] | No
         for row in np.flatnonzero((counts != width) & ~lists.silent).tolist()
     }
     cells = [normal(value) for value in lists.values]
-    values = answer_values({cell for cell in cells if cell in ANSWERS | BLANK}, options)
+    values = answer_values(cells, options)
     starts = np.cumsum(counts) - counts
     ids = np.arange(len(lists.rows)) - starts[lists.rows]
     answers = np.array([values.get(cell, 2) for cell in cells], dtype=np.int8)

@@ -16,6 +16,7 @@ from .words import counted
 SAMPLE = 100  # cells that decide where all of them are
 MAX_FOLDERS = 500  # that are looked into
 DEPTH = 3
+LABEL_STUDIO = re.compile(r"^[0-9a-f]{8}-")  # what Label Studio writes before the name of an uploaded file
 HIDDEN = re.compile(r"^[.]|^__MACOSX$|^@eaDir$")
 
 
@@ -135,7 +136,8 @@ class Places:
         if os.path.isfile(path):
             return path
         folder, file = os.path.split(path)
-        if found := self._files(folder).get(_key(file)):
+        files = self._files(folder)
+        if found := files.get(_key(file)) or files.get(_key(LABEL_STUDIO.sub("", file))):
             return os.path.join(folder, found)
         decoded = unquote(name)
         return path if decoded == name else self._path(base, decoded, skipped)

@@ -17,6 +17,7 @@ from ..labels import UNKNOWN, Labels
 from ..options import ReadOptions
 from ..places import Places
 from ..splits import SYNONYMS, split_kind
+from ..words import counted
 
 HEAD = 4096  # bytes that show whether a JSON file may be COCO's
 OTHERS = ("captions_", "person_keypoints_", "stuff_", "panoptic_", "image_info_")
@@ -66,7 +67,9 @@ def read_coco(path: Path, options: ReadOptions) -> Splits | None:
         if not _may_be_coco(file):
             continue
         name = file.stem.removeprefix("instances_")
-        split = name if split_kind(name) else file.parent.name if split_kind(file.parent.name) else "train"
+        split = name if split_kind(name) else "train"
+        if split == "train" and file.parent != path and split_kind(file.parent.name):
+            split = file.parent.name
         if split in files and not file.name.startswith("_annotations"):
             raise ValueError(
                 f"{path} has several annotation files: {files[split].name}, {file.name}; name the one to read"
@@ -136,6 +139,8 @@ def _read(file: Path, folders: Sequence[Path] | None, options: ReadOptions, spli
     image_ids = sorted(coco.imgs)
     row_of = {image_id: row for row, image_id in enumerate(image_ids)}
     instances = [a for a in coco.dataset["annotations"] if a["image_id"] in row_of]
+    if lost := len(coco.dataset["annotations"]) - len(instances):
+        options.assume(f"warning: {counted(lost, 'annotation')} of images that {file.name} does not list, passed over")
     for instance in instances:
         if instance["category_id"] not in id_of:
             raise ValueError(
@@ -192,12 +197,24 @@ def _area(instance: dict) -> float:
     return width * height
 
 
+def _with_numbers(content: dict[str, Any]) -> bool:
+    """Make ids that are written as text numbers; whether there were any."""
+    entries = [entry for key in ("images", "annotations", "categories") for entry in content.get(key, ())]
+    keys = ("id", "image_id", "category_id")
+    texts = [(e, key) for e in entries for key in keys if isinstance(e.get(key), str) and e[key].isdigit()]
+    for entry, key in texts:
+        entry[key] = int(entry[key])
+    return bool(texts)
+
+
 def _parse(annotations: Path) -> COCO:
     if not annotations.is_file():
         raise FileNotFoundError(f"No annotation file at {annotations}")
     with open(os.devnull, "w") as silence, redirect_stdout(silence):  # pycocotools reports its progress there
         try:
             coco = COCO(str(annotations))
+            if _with_numbers(coco.dataset):
+                coco.createIndex()
         except (ValueError, KeyError, TypeError, AssertionError) as error:
             raise ValueError(f"{annotations} is not in COCO's instances format: {error!r}") from error
     for key, field in (("images", "file_name"), ("annotations", "category_id"), ("categories", "name")):

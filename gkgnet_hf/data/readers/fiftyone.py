@@ -8,6 +8,8 @@ from ..options import ReadOptions
 from .json_files import load_json
 from .tables import rows_to_dataset
 
+FIELDS = {"classes", "labels"}  # of labels.json
+
 
 def read_fiftyone(path: Path, options: ReadOptions) -> Splits | None:
     """A folder with `data/` and `labels.json` or `samples.json`, or one of these files."""
@@ -16,7 +18,7 @@ def read_fiftyone(path: Path, options: ReadOptions) -> Splits | None:
         if file.suffix != ".json" or not file.is_file():
             continue
         content = load_json(file)
-        if isinstance(content, dict) and isinstance(content.get("labels"), dict):
+        if isinstance(content, dict) and isinstance(content.get("labels"), dict) and content.keys() <= FIELDS:
             names = content.get("classes")
             rows = [{"file_name": key, "labels": _labels(value, names)} for key, value in content["labels"].items()]
         elif isinstance(content, dict) and isinstance(content.get("samples"), list):

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.json
@@ -182,7 +183,7 @@ def read_table(path: Path, options: ReadOptions, num_rows: int | None = None) ->
     suffix = path.suffix.lower()
     try:
         if suffix in (".csv", ".tsv"):
-            dataset = in_memory(read_csv(path, options, num_rows))
+            dataset = in_memory(_without_empty_rows(read_csv(path, options, num_rows)))
         elif suffix in (".jsonl", ".ndjson"):
             dataset = _read_json_lines(path)
         elif suffix == ".parquet":
@@ -239,6 +240,16 @@ def read_csv(path: Path, options: ReadOptions, num_rows: int | None = None) -> p
         if "Expected" in str(error):
             hint = f"; a cell with {delimiter!r} in it must be quoted, and the first line must name the columns"
         raise ValueError(f"{str(error).removeprefix('CSV parse error: ')}{hint}") from error
+
+
+def _without_empty_rows(table: pa.Table) -> pa.Table:
+    """The same without the rows that have nothing but blanks, which spreadsheets leave at the end."""
+    empty = np.arange(len(table))
+    for column in table.columns:
+        if not len(empty):
+            return table
+        empty = empty[[not cell.strip() for cell in column.take(empty).to_pylist()]]
+    return table.filter(np.isin(np.arange(len(table)), empty, invert=True))
 
 
 def _read_rows(text: str, delimiter: str, names: list[str], has_header: bool, num_rows: int | None) -> pa.Table:

@@ -223,12 +223,15 @@ def _read_files(paths: list[Path], names: list[str], options: ReadOptions) -> La
 
 
 def _read_objects(path: Path) -> list[tuple[str, bool, float]]:
-    """Name, whether it is difficult, and area in pixels² of each object; a box's last pixel belongs to it."""
+    """Name, whether it is difficult, and area in pixels² (NaN without a box) of each object; a last pixel counts."""
     objects = []
     for element in ElementTree.parse(path).getroot().iterfind("object"):
-        x0, y0, x1, y1 = (float(_text(element, f"bndbox/{side}")) for side in ("xmin", "ymin", "xmax", "ymax"))
+        area = float("nan")  # of a polygon
+        if element.find("bndbox") is not None:
+            x0, y0, x1, y1 = (float(_text(element, f"bndbox/{side}")) for side in ("xmin", "ymin", "xmax", "ymax"))
+            area = (x1 - x0 + 1) * (y1 - y0 + 1)
         is_difficult = element.findtext("difficult", "0").strip() == "1"
-        objects.append((_text(element, "name"), is_difficult, (x1 - x0 + 1) * (y1 - y0 + 1)))
+        objects.append((_text(element, "name"), is_difficult, area))
     return objects
 
 

@@ -57,26 +57,22 @@ def find_tables(folder: Path, options: ReadOptions) -> dict[str, Path]:
         ValueError: if several may be meant.
     """
     here = _tables_in(folder)
-    if here:
-        return _choose(folder, here, options)
-    found: dict[str, Path] = {}
-    unread: list[Path] = []
-    for inside in sorted(path for path in folder.iterdir() if path.is_dir() and not HIDDEN.search(path.name)):
-        tables = _tables_in(inside)
-        split = split_name(inside.name)
-        if tables and split is None:
-            unread += tables
-        elif tables and split is not None:
-            (table,) = _choose(inside, tables, options, one=True).values()
+    folders = sorted(path for path in folder.iterdir() if path.is_dir() and not HIDDEN.search(path.name))
+    inside = {path: tables for path in folders if (tables := _tables_in(path))}
+    found = _choose(folder, here, options) if here else {}
+    for path, tables in inside.items() if not here else ():
+        if split := split_name(path.name):
+            (table,) = _choose(path, tables, options, one=True).values()
             if split in found:
                 raise ValueError(f"{folder} has several tables of the split {split}: {found[split]}, {table}; name one")
             found[split] = table
-    if found:
-        for table in unread:
-            options.assume(f"warning: {table.relative_to(folder)} is not read: its folder is not named like a split")
-        return found
-    tables = [table for table in unread if table.parent.name.lower() in TABLE_FOLDERS]
-    return _choose(folder, tables, options) if tables else {}
+    if not found:
+        named = [table for path, tables in inside.items() if path.name.lower() in TABLE_FOLDERS for table in tables]
+        return _choose(folder, named, options) if named else {}
+    read = {table.parent for table in found.values()}
+    for table in (table for path, tables in inside.items() if path not in read for table in tables):
+        options.assume(f"warning: {table.relative_to(folder)} is not read")
+    return found
 
 
 def split_name(name: str) -> str | None:

@@ -19,6 +19,7 @@ from accelerate import PartialState
 from datasets import Dataset, Image
 from huggingface_hub import create_repo, upload_folder
 from huggingface_hub.errors import HTTPError, StrictDataclassError
+from huggingface_hub.utils import validate_repo_id
 from safetensors import SafetensorError
 from transformers import AutoImageProcessor, TrainingArguments, ViTImageProcessor
 
@@ -409,6 +410,8 @@ def convert_data(
 ) -> None:
     """Write a data set as an imagefolder: for each split its pictures and a metadata.parquet."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    if push is not None:
+        validate_repo_id(push)
     source = MultiLabelSource(dataset, dataset_config_name, **options)
     typer.echo(write_imagefolder(source, out))
     for sentence in source.assumptions:

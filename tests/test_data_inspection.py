@@ -111,6 +111,13 @@ def test_what_convert_writes_is_an_imagefolder(tmp_path):
     assert [image.getpixel((0, 0))[0] for image in rows["image"]] == [0, 1]
 
 
+def test_convert_writes_nothing_for_a_name_that_the_hub_refuses(splits, tmp_path, monkeypatch, capsys):
+    code, _, error = command(monkeypatch, capsys, "data", "convert", splits, tmp_path / "out", "--push", "bad/na/me")
+    assert code != 0
+    assert "bad/na/me" in error
+    assert not (tmp_path / "out").exists()
+
+
 def test_convert_pushes_the_folder_as_a_dataset(splits, tmp_path, monkeypatch, capsys):
     calls = []
     monkeypatch.setattr("gkgnet_hf.cli.create_repo", lambda *names, **options: calls.append((names, options)))

@@ -306,3 +306,27 @@ def test_rows_of_one_file_that_differ_are_never_skipped(tmp_path, on_bad_image):
     write(tmp_path, {**PICTURES, "metadata.csv": lines(["0.jpg,cat", "./0.jpg,dog", "1.jpg,tree"])})
     with pytest.raises(ValueError, match="stands in rows 0 and 1, with other labels"):
         read(tmp_path, on_bad_image=on_bad_image)
+
+
+IDS = {"cat": "7", "dog": "8", "tree": "9"}
+
+
+@pytest.mark.parametrize(
+    ("names", "ids"),
+    [
+        (["label_1", "label_2", "label_3"], False),
+        (["label_1", "label_2", "label_3"], True),
+        (["label", "label2", "label3"], False),
+        (["a", "b", "c"], False),
+    ],
+)
+def test_columns_of_one_label_each_are_put_together(tmp_path, names, ids):
+    rows = [
+        ",".join([name, *(str(["cat", "dog", "tree"].index(label)) if ids else label for label in labels)])
+        + "," * (3 - len(labels))
+        for name, labels in SETS.items()
+    ]
+    write(tmp_path, {**PICTURES, "metadata.csv": lines(rows, ",".join(["file", *names]))})
+    found, labels, _ = read(tmp_path, label_column=names if names[0] == "a" else None)
+    assert set(IDS.values() if ids else IDS) <= set(found)
+    assert labels == {name: {IDS[label] if ids else label for label in found} for name, found in SETS.items()}

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from datasets import Dataset, DatasetInfo, Features, Image, Value, concatenate_datasets
+from datasets import Dataset, DatasetInfo, Features, Image, List, Value, concatenate_datasets
 from datasets.fingerprint import generate_random_fingerprint
 from numpy.typing import NDArray
 
-from .cells import BLANK, NO, YES, normal, object_features, read_answers, read_labels_column
+from .cells import BLANK, NO, YES, is_blank, normal, object_features, read_answers, read_labels_column, whole_text
 from .checks import BadImage, image_files, keep_rows, report_bad_images
 from .columns import Roles, find_image_column, find_roles, split_of_rows
 from .labels import NEGATIVE, POSITIVE, UNKNOWN, Labels, Unlabeled, is_multilabel, multilabel_features, stored_labels
@@ -202,6 +202,12 @@ def read_rows(
     table: pa.Table, features: Features, roles: Roles, options: ReadOptions
 ) -> tuple[Labels, bool, Unlabeled]:
     """The labels of rows, whether their names are the data's own, and what becomes of rows without any."""
+    if roles.joined:
+        cells = zip(*(table[column].to_pylist() for column in roles.labels), strict=True)
+        lists = [[whole_text(cell) for cell in row if not is_blank(cell)] or None for row in cells]
+        joined = pa.chunked_array([pa.array(lists, pa.list_(pa.string()))])
+        name = ", ".join(roles.labels)
+        return *read_labels_column(name, joined, List(Value("string")), options.labels, options), "bad"
     if len(roles.labels) > 1 and not roles.answers:
         vectors = Dataset(table.select(roles.labels)).cast(Features({name: features[name] for name in roles.labels}))
         return stored_labels(vectors), True, "bad"

@@ -90,6 +90,15 @@ def normal(value: Any) -> str:
     return "" if value is None else str(value).strip().casefold()
 
 
+def whole_text(value: Any) -> str:
+    """A name or id as text, without the decimals of whole numbers.
+
+    >>> whole_text(" cat "), whole_text(3.0)
+    ('cat', '3')
+    """
+    return str(int(value) if isinstance(value, float) and value.is_integer() else value).strip()
+
+
 def is_blank(value: Any) -> bool:
     """Whether a cell says nothing."""
     return normal(value) in BLANK

@@ -78,6 +78,7 @@ class Roles:
         image: column of the images or their paths.
         labels: columns of the labels.
         answers: whether each of them is one label, with answers in its cells.
+        joined: whether each of them has one name in its cells, and together they have the labels of a row.
         confidence: column that says yes or no to the label of its row.
         negatives: column of the labels that are known to be absent, where all others are unknown.
         splits: column → the split that each of its cells means, as `normal` writes them; empty where it says nothing.
@@ -87,6 +88,7 @@ class Roles:
     image: str
     labels: list[str]
     answers: bool = False
+    joined: bool = False
     confidence: str | None = None
     negatives: str | None = None
     splits: SplitColumns = field(default_factory=dict)
@@ -164,12 +166,13 @@ def find_roles(
             if column not in features:
                 raise ValueError(f"There is no column {column!r}, --label-column can be any of {shown(columns)}")
         splits = _find_splits([c for c in columns if c not in wanted], features, table, options)
-        is_answers = len(wanted) > 1 or dtype(features[wanted[0]]) == "bool"
+        joined = len(wanted) > 1 and all(_has_names(column, features, table) for column in wanted)
+        is_answers = (len(wanted) > 1 and not joined) or dtype(features[wanted[0]]) == "bool"
         is_answers |= _is_answer(wanted[0], features, table) == 1
         is_answers &= not isinstance(features[wanted[0]], ClassLabel)
         others = [c for c in columns if c not in wanted and c not in splits]
         _say_others(others, options)
-        roles = Roles(image, wanted, is_answers, splits=splits, others=others)
+        roles = Roles(image, wanted, is_answers, joined, splits=splits, others=others)
         if not is_answers:
             roles.confidence = _find_confidence(others, features, table)
         return roles
@@ -184,6 +187,13 @@ def find_roles(
         wanted = [name for name in names if name in rest and dtype(features[name])]
         if wanted and not named:
             answers = wanted
+    numbered = [c for c in rest if re.sub(r"\d+$", "", plain(c)) in LABEL_COLUMNS and c not in answers]
+    stems = {plain(c).rstrip("0123456789") for c in numbered}
+    if len(numbered) > 1 == len(stems) and {dtype(features[c]) for c in numbered} <= {"string", "int", "float"}:
+        options.assume(f"each of the columns {shown(numbered)} has one label of the image, or none")
+        others = [c for c in rest if c not in numbered]
+        _say_others(others, options)
+        return Roles(image, numbered, joined=True, splits=splits, others=others)
     if named:
         return _named_roles(image, named, answers, rest, splits, features, table, options)
     if answers:
@@ -343,6 +353,14 @@ def cell_counts_safe(column: pa.ChunkedArray, feature: Any) -> set[str]:
 
 def _find_confidence(columns: Sequence[str], features: Features, table: pa.Table) -> str | None:
     return next((c for c in columns if plain(c) in CONFIDENCE_COLUMNS and _is_number(features[c], table[c])), None)
+
+
+def _has_names(column: str, features: Features, table: pa.Table) -> bool:
+    """Whether a column of text has neither answers nor numbers; it may be empty."""
+    if _is_empty(features[column], table[column]):
+        return True
+    is_text = dtype(features[column]) == "string" and not isinstance(features[column], ClassLabel)
+    return is_text and not _is_answer(column, features, table) and not _is_number(features[column], table[column])
 
 
 def _is_number(feature: Any, column: pa.ChunkedArray) -> bool:

@@ -76,7 +76,7 @@ def stream_multilabel(stream: IterableDataset, options: ReadOptions) -> Iterable
     if roles.answers:
         cells = {cell for name in roles.labels for cell in cell_counts(table[name])}
         options = replace(options, values=answer_values(cells & (ANSWERS | BLANK), options))
-    elif dtype(features[column]) == "string" and options.separator is None:
+    elif not roles.joined and dtype(features[column]) == "string" and options.separator is None:
         counts = cell_counts(table[column])
         separation = options.separation(column, list(counts), list(counts.values()))
         options = replace(options, separator=separation.separator)

@@ -322,8 +322,7 @@ IDS = {"cat": "7", "dog": "8", "tree": "9"}
 )
 def test_columns_of_one_label_each_are_put_together(tmp_path, names, ids):
     rows = [
-        ",".join([name, *(str(["cat", "dog", "tree"].index(label)) if ids else label for label in labels)])
-        + "," * (3 - len(labels))
+        ",".join([name, *(IDS[label] if ids else label for label in labels)]) + "," * (3 - len(labels))
         for name, labels in SETS.items()
     ]
     write(tmp_path, {**PICTURES, "metadata.csv": lines(rows, ",".join(["file", *names]))})

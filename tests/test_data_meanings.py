@@ -216,7 +216,8 @@ def test_minus_one_among_ids_is_no_label(tmp_path, typed, meaning):
     if meaning is None:
         with pytest.raises(ValueError, match=r"2\.jpg: it has no label"):
             read(tmp_path)
-    names, labels, _ = read(tmp_path, minus_one=meaning, keep_unlabeled=meaning is None)
+    names, labels, said = read(tmp_path, minus_one=meaning, keep_unlabeled=meaning is None)
+    assert not any("--separator '-'" in sentence for sentence in said)
     assert (names, labels["2.jpg"]) == (["0", "1", "2"], set())
 
 

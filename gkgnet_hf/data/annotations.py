@@ -177,8 +177,9 @@ def understand(
         if split_of is None:
             split_of = split_of_paths(paths, folder, options)
         images = with_column(images, "image", pa.array(paths, pa.string()))
-        alone = _one_label_each(roles, table, labels, options)
-        images, labels, split_of = _one_row_each(images, cells, paths, labels, alone, split_of, options)
+        if len(set(paths)) < len(paths):
+            alone = _one_label_each(roles, table, labels, options)
+            images, labels, split_of = _one_row_each(images, cells, paths, labels, alone, split_of, options)
     images = images.cast_column("image", Image(mode=getattr(feature, "mode", None)))
     return Annotations(images, labels, unlabeled, declared), split_of
 

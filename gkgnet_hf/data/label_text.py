@@ -203,6 +203,10 @@ def find_separation(
             f"Column {name!r} has cells such as {example}: pass --separator , if the comma divides names, or "
             "--separator '' if it is part of one name"
         )
+    if filled and all(re.fullmatch(r"-?\d+", part) for text in filled for part in text.split()):
+        if example := next((text for text in filled if " " in text), ""):
+            assume(f"column {name!r} holds numbers with spaces between them, such as {shown_cell(example)}")
+        return Separation(" ")
     for separator in WEAK_SEPARATORS:
         holding = [text for text in filled if separator in text]
         alone = [text for text in holding if {*split_parts(text, separator)} <= set(filled)]
@@ -222,9 +226,6 @@ def find_separation(
         )
     if holding := [text for text in filled if " " in text]:
         example = shown_cell(holding[0])
-        if all(part.isdigit() for text in filled for part in text.split()):
-            assume(f"column {name!r} holds numbers with spaces between them, such as {example}")
-            return Separation(" ")
         if joints := {part for text in filled for part in text.split() if not any(map(str.isalnum, part))}:
             raise ValueError(
                 f"Column {name!r} has cells such as {example}: pass --separator {sorted(joints)[0]!r} if that divides "

@@ -130,9 +130,12 @@ def test_multi_label_loss_ignores_unknown_labels(model, pixel_values):
     assert model(pixel_values, labels=torch.full_like(labels, -1)).loss == 0
 
 
-def test_class_ids_mean_one_label_an_image(model, pixel_values):
-    ids = torch.tensor([3, 0])
-    one_hot = torch.nn.functional.one_hot(ids, NUM_LABELS)
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.int8, torch.uint8, torch.bool])
+@pytest.mark.parametrize("problem_type", ["multi_label_classification", "single_label_classification"])
+def test_class_ids_mean_one_label_an_image(pixel_values, problem_type, dtype):
+    model = GKGNetForImageClassification(small_config(problem_type=problem_type)).eval()
+    ids = torch.tensor([1, 0], dtype=dtype)
+    one_hot = torch.nn.functional.one_hot(ids.long(), NUM_LABELS)
     assert model(pixel_values, labels=ids).loss == model(pixel_values, labels=one_hot).loss
 
 
@@ -140,6 +143,17 @@ def test_one_label_is_there_or_not(pixel_values):
     model = GKGNetForImageClassification(small_config(num_labels=1)).eval()
     loss = model(pixel_values, labels=torch.tensor([1, 0])).loss
     assert loss == model(pixel_values, labels=torch.tensor([[1.0], [0.0]])).loss
+
+
+def test_frozen_batch_norms_train_on_one_image(model, pixel_values):
+    model.train()
+    with pytest.raises(ValueError, match="Batch norm cannot train on one image"):
+        model(pixel_values[:1, :, :32, :32])
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.eval()
+    model(pixel_values[:1, :, :32, :32], labels=torch.zeros(1, NUM_LABELS)).loss.backward()
+    assert model.patch_classifier.weight.grad.isfinite().all()
 
 
 @pytest.mark.parametrize("labels", [torch.zeros(2, 3), torch.tensor([0.0, 1.0]), torch.tensor([0, 5])])
@@ -182,6 +196,30 @@ def test_another_label_count_keeps_the_rest(model, tmp_path):
         if "label_embedding" not in name and "classifier" not in name:
             assert torch.equal(tensor, model.state_dict()[name]), name
     assert other.gkgnet.label_embedding.weight.std() > 0.5
+
+
+class WithLayersOfItsOwn(GKGNetForImageClassification):
+    """A subclass whose layers no saved file has."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.norm = torch.nn.LayerNorm(6)
+        self.convolution = torch.nn.Conv2d(6, 6, 3, bias=False)
+        self.linear = torch.nn.Linear(60, 60, bias=False)
+        self.embedding = torch.nn.Embedding(60, 60, padding_idx=0)
+        self.attention = torch.nn.MultiheadAttention(60, 2)
+        self.post_init()
+
+
+def test_the_new_layers_of_a_subclass_are_initialised_when_it_loads(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    loaded = WithLayersOfItsOwn.from_pretrained(tmp_path)
+    assert (loaded.norm.weight == 1).all()
+    assert (loaded.norm.bias == 0).all()
+    deviations = [m.weight.std().item() for m in (loaded.convolution, loaded.linear, loaded.embedding)]
+    assert deviations == pytest.approx([model.config.initializer_range] * 3, rel=0.3)
+    assert (loaded.embedding.weight[0] == 0).all()
+    assert 0.05 < loaded.attention.in_proj_weight.std() < 0.2  # Xavier
 
 
 def test_from_pretrained_takes_dtype_and_device_map(model, tmp_path):

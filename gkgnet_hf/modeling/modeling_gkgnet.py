@@ -195,8 +195,7 @@ def check_labels(logits: Tensor, labels: Tensor) -> None:
 
 def one_hot(class_ids: Tensor, num_labels: int) -> Tensor:
     """Class ids (B,) of images with one label each → labels (B, num_labels); ValueError for an id out of range."""
-    check_class_ids(class_ids, num_labels)
-    return F.one_hot(class_ids, num_labels)
+    return F.one_hot(check_class_ids(class_ids, num_labels), num_labels)
 
 
 def to_class_ids(labels: Tensor) -> Tensor:
@@ -211,16 +210,18 @@ def to_class_ids(labels: Tensor) -> Tensor:
     return positive.int().argmax(1)
 
 
-def check_class_ids(class_ids: Tensor, num_labels: int) -> None:
-    """Raise ValueError unless `class_ids` is (B,) of integers from 0 to num_labels − 1."""
+def check_class_ids(class_ids: Tensor, num_labels: int) -> Tensor:
+    """Class ids (B,) of any integer dtype as int64; ValueError unless they are integers from 0 to num_labels − 1."""
     if class_ids.ndim != 1 or class_ids.is_floating_point():
         raise ValueError(
             f"class ids must be integers of shape (batch,), got {class_ids.dtype} of shape {tuple(class_ids.shape)}"
         )
+    class_ids = class_ids.long()
     if _has_values(class_ids):
         out_of_range = class_ids[(class_ids < 0) | (class_ids >= num_labels)]
         if out_of_range.numel():
             raise ValueError(f"class ids must be from 0 to {num_labels - 1}, got {out_of_range[0].item()}")
+    return class_ids
 
 
 def _has_values(labels: Tensor) -> bool:
@@ -342,9 +343,9 @@ class GKGNetPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, nn.Conv2d):
+        if isinstance(module, nn.Conv2d) and module.bias is not None:
             init_weights(module)
-        elif isinstance(module, nn.Embedding):
+        elif isinstance(module, nn.Embedding) and module.padding_idx is None:
             init.normal_(module.weight)
         elif isinstance(module, Stem):
             init.zeros_(module.pos_embed)
@@ -352,8 +353,9 @@ class GKGNetPreTrainedModel(PreTrainedModel):
             module.reset_parameters()  # through torch's init functions, which transformers guards while it loads
         elif isinstance(module, (LabelClassifier, nn.Linear)):
             init.normal_(module.weight, std=self.config.initializer_range)
-            init.zeros_(module.bias)
-        elif isinstance(module, nn.BatchNorm2d):
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        else:  # batch norms, and what a subclass adds
             super()._init_weights(module)
 
     def _prepare(self, pixel_values: Tensor | None) -> Tensor:
@@ -529,7 +531,7 @@ class GKGNetForImageClassification(GKGNetPreTrainedModel):
         Args:
             pixel_values: (B, num_channels, H, W), normalised; any sides of `config.smallest_image` pixels or more.
             labels: (B, L) of 1 (positive), 0 (negative), −1 or NaN (unknown, ignored). Or, with two labels or more,
-                (B,) int64 class ids of images that have one label each. With the `problem_type` single-label, either
+                (B,) integer class ids of images that have one label each. With the `problem_type` single-label, either
                 of them with exactly one label an image; with "regression", (B, L) of any numbers.
             output_hidden_states, output_neighbors: as in `GKGNetModel`.
 
@@ -558,7 +560,7 @@ class GKGNetForImageClassification(GKGNetPreTrainedModel):
         if config.problem_type == "single_label_classification":
             if labels.shape == logits.shape:
                 labels = to_class_ids(labels)
-            check_class_ids(labels, self.num_labels)
+            labels = check_class_ids(labels, self.num_labels)
         if config.problem_type in ("single_label_classification", "regression"):
             return self.loss_function(labels=labels, pooled_logits=logits, config=config)
         if labels.ndim == 1 and not labels.is_floating_point():

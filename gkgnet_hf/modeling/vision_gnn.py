@@ -44,7 +44,7 @@ class ConvNorm(nn.Module):
         """(B, in_channels, H, W) → (B, out_channels, H, W), sides divided by the stride and rounded up."""
         x = self.conv(x)
         if not torch.jit.is_scripting():  # noqa: SIM102, TorchScript prunes a condition only where it stands alone
-            if self.training and isinstance(self.norm, nn.BatchNorm2d):  # synchronised ones count all processes
+            if isinstance(self.norm, nn.BatchNorm2d) and self.norm.training:  # synchronised ones count all processes
                 check_batch_statistics(x)
         return self.norm(x)
 

@@ -18,6 +18,7 @@ WRAPPED = re.compile(
 )
 LIST_KEYS = ("choices", "labels", "tags", "classes", "categories", "names")
 NAME_KEYS = ("choice", "category", "label", "tag", "class", "name", "category_id")
+ENTITY = re.compile(r"&#?\w+;")
 UNSEEN = re.compile("[\u200b\u200e\u200f\u2060\ufeff\u00ad\x00-\x08\x0e-\x1f\x7f]")
 LOOK_ALIKES = str.maketrans("авекмнорстухѕіјοανρτυ", "abekmhopctyxsijoavptu")  # Cyrillic and Greek
 QUOTED = r""""[^"]*"|'[^']*'"""
@@ -126,7 +127,7 @@ def split_parts(text: str, separator: str) -> list[str]:
 
 def unquoted(text: str) -> str:
     """A text without the quotes around it."""
-    return text[1:-1].strip() if re.fullmatch(QUOTED, text) else text
+    return text[1:-1].strip() if text[:1] in ("'", '"') and re.fullmatch(QUOTED, text) else text
 
 
 def plain_text(cell: Any) -> str:
@@ -137,7 +138,8 @@ def plain_text(cell: Any) -> str:
     """
     if cell is None or cell != cell:
         return ""
-    return unquoted(re.sub(r"&#?\w+;", lambda found: html.unescape(found[0]), str(cell)).strip())
+    text = str(cell)
+    return unquoted((ENTITY.sub(lambda found: html.unescape(found[0]), text) if "&" in text else text).strip())
 
 
 def spelling(name: str) -> str:

@@ -11,7 +11,6 @@ from urllib.parse import unquote
 
 from .pictures import PLUGIN_SUFFIXES, READABLE_SUFFIXES, UNREADABLE_SUFFIXES
 from .splits import split_kind
-from .words import counted
 
 SAMPLE = 100  # cells that decide where all of them are
 MAX_FOLDERS = 500  # that are looked into
@@ -122,7 +121,8 @@ class Places:
                     "name one with --image-dir"
                 )
             where = self._shown(fitting[0])
-            without = f" without the first {counted(skipped, 'part')} of their paths" if skipped else ""
+            parts = "part" if skipped == 1 else f"{skipped} parts"
+            without = f" without the first {parts} of their paths" if skipped else ""
             self._say("pictures are found in {} (--image-dir names another folder)", where + without)
             self._say_suffix(fitting[0], sample, skipped)
             return fitting[0], skipped

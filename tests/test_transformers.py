@@ -188,6 +188,31 @@ def test_regression_trains_with_the_squared_error(pixel_values):
     assert outputs.loss == torch.nn.functional.mse_loss(outputs.logits, values)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int64])
+def test_regression_of_one_label_takes_one_number_an_image(pixel_values, dtype):
+    model = GKGNetForImageClassification(small_config(problem_type="regression", num_labels=1)).eval()
+    values = torch.tensor([3, -2], dtype=dtype)
+    outputs = model(pixel_values, labels=values)
+    assert outputs.loss == model(pixel_values, labels=values[:, None]).loss
+    torch.testing.assert_close(outputs.loss, (outputs.logits[:, 0] - values).square().mean())
+
+
+@pytest.mark.parametrize(
+    ("num_labels", "labels", "message"),
+    [
+        (NUM_LABELS, torch.zeros(NUM_LABELS), r"\(2, 5\).*\(5,\)"),
+        (NUM_LABELS, torch.zeros(1, NUM_LABELS), r"\(2, 5\).*\(1, 5\)"),
+        (NUM_LABELS, torch.zeros(2, 1), r"\(2, 5\).*\(2, 1\)"),
+        (1, torch.zeros(1), r"\(2, 1\).*\(1, 1\)"),
+        (2, torch.tensor([[0.0, 1.0], [torch.nan, 0.0]]), "finite numbers .*, got nan"),
+    ],
+)
+def test_wrong_numbers_are_one_clear_error(pixel_values, num_labels, labels, message):
+    model = GKGNetForImageClassification(small_config(problem_type="regression", num_labels=num_labels))
+    with pytest.raises(ValueError, match=message):
+        model(pixel_values, labels=labels)
+
+
 def test_another_label_count_keeps_the_rest(model, tmp_path):
     model.save_pretrained(tmp_path)
     other = GKGNetForImageClassification.from_pretrained(tmp_path, num_labels=9, ignore_mismatched_sizes=True)

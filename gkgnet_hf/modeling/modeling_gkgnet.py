@@ -178,10 +178,7 @@ def _power(base: Tensor, exponent: float) -> Tensor:
 
 def check_labels(logits: Tensor, labels: Tensor) -> None:
     """Raise ValueError unless `labels` is (B, L) like `logits`, of values 0, 1, −1 or NaN."""
-    if labels.shape != logits.shape:
-        raise ValueError(
-            f"labels must be (batch, labels) = {tuple(logits.shape)} like the logits, got {tuple(labels.shape)}"
-        )
+    _check_shape(logits, labels)
     if not _has_values(labels):
         return
     valid = (labels == 0) | (labels == 1) | (labels == -1) | labels.isnan()
@@ -190,6 +187,20 @@ def check_labels(logits: Tensor, labels: Tensor) -> None:
         raise ValueError(
             "labels must be 1 (positive), 0 (negative), -1 or NaN (unknown), "
             f"got {labels[row, column].item():g} for image {row}, label {column}"
+        )
+
+
+def check_numbers(logits: Tensor, labels: Tensor) -> None:
+    """Raise ValueError unless `labels` is (B, L) like `logits`, of finite numbers."""
+    _check_shape(logits, labels)
+    if _has_values(labels) and (others := labels[~labels.isfinite()]).numel():
+        raise ValueError(f"labels must be finite numbers with problem_type='regression', got {others[0].item()}")
+
+
+def _check_shape(logits: Tensor, labels: Tensor) -> None:
+    if labels.shape != logits.shape:
+        raise ValueError(
+            f"labels must be (batch, labels) = {tuple(logits.shape)} like the logits, got {tuple(labels.shape)}"
         )
 
 
@@ -532,7 +543,8 @@ class GKGNetForImageClassification(GKGNetPreTrainedModel):
             pixel_values: (B, num_channels, H, W), normalised; any sides of `config.smallest_image` pixels or more.
             labels: (B, L) of 1 (positive), 0 (negative), −1 or NaN (unknown, ignored). Or, with two labels or more,
                 (B,) integer class ids of images that have one label each. With the `problem_type` single-label, either
-                of them with exactly one label an image; with "regression", (B, L) of any numbers.
+                of them with exactly one label an image; with "regression", (B, L) of finite numbers, or
+                (B,) with one label.
             output_hidden_states, output_neighbors: as in `GKGNetModel`.
 
         Raises:
@@ -561,6 +573,10 @@ class GKGNetForImageClassification(GKGNetPreTrainedModel):
             if labels.shape == logits.shape:
                 labels = to_class_ids(labels)
             labels = check_class_ids(labels, self.num_labels)
+        if config.problem_type == "regression":
+            if self.num_labels == 1 and labels.ndim == 1:
+                labels = labels.unsqueeze(1)
+            check_numbers(logits, labels)
         if config.problem_type in ("single_label_classification", "regression"):
             return self.loss_function(labels=labels, pooled_logits=logits, config=config)
         if labels.ndim == 1 and not labels.is_floating_point():

@@ -239,7 +239,8 @@ def check_not_nan(scores: NDArray[Any], first_image: int = 0) -> None:
 
 
 def model_label_names(model: GKGNetForImageClassification) -> list[str]:
-    """The names of a model's labels in the order of its scores."""
+    """The names of a model's labels in the order of its scores; ValueError where it has another number of labels."""
+    model.check_label_names()
     return list((model.config.id2label or {}).values())  # in ascending order of their ids
 
 

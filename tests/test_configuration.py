@@ -208,6 +208,15 @@ def test_names_changed_in_place_are_checked_when_saved(tmp_path):
         config.save_pretrained(tmp_path)
 
 
+def test_other_names_than_the_network_has_labels_are_an_error_before_they_are_saved(tmp_path):
+    model = GKGNetForImageClassification(small_config(num_labels=3))
+    model.config.id2label = {0: "cat", 1: "dog"}
+    for use in (lambda: model.save_pretrained(tmp_path), lambda: model_label_names(model)):
+        with pytest.raises(ValueError, match="The network has 3 labels, id2label names 2"):
+            use()
+    assert not list(tmp_path.iterdir())
+
+
 def test_label2id_goes_along_with_new_names(tmp_path):
     config = GKGNetConfig(id2label={0: "a", 1: "b"})
     config.id2label = {"0": "c", "1": "d", "2": "e"}

@@ -105,6 +105,24 @@ def test_a_configuration_alone_is_saved_with_the_code(tmp_path):
     assert names(tmp_path) == CODE | {"config.json"}
 
 
+class Subclass(GKGNetForImageClassification):
+    """A model that its author shares with its own code."""
+
+
+Subclass.register_for_auto_class("AutoModelForImageClassification")
+
+
+def test_a_registered_subclass_is_saved_as_itself(tmp_path):
+    config = small_config(auto_map={"AutoModel": "someone/else--modeling_gkgnet.GKGNetModel"})
+    Subclass(config).save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["auto_map"] == {
+        "AutoConfig": "configuration_gkgnet.GKGNetConfig",
+        "AutoModel": "modeling_gkgnet.GKGNetModel",
+        "AutoModelForImageClassification": "test_remote_code.Subclass",
+        "AutoBackbone": "modeling_gkgnet.GKGNetBackbone",
+    }
+
+
 def test_checkpoints_and_results_of_the_trainer_have_the_code(saved):
     assert names(saved / "checkpoint") >= MODEL
 

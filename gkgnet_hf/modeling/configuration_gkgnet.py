@@ -229,7 +229,14 @@ class GKGNetConfig(BackboneConfigMixin, PreTrainedConfig):
 
     def to_dict(self) -> dict[str, Any]:
         """Every field, as saved: with this version and where the classes stand in the files saved beside it."""
-        return {**super().to_dict(), "gkgnet_hf_version": __version__, "auto_map": dict(AUTO_MAP)}
+        fields = super().to_dict()
+        # Classes of ours stand beside the file, wherever they were loaded from; a registered subclass stays.
+        others = {
+            auto: where
+            for auto, where in (fields.get("auto_map") or {}).items()
+            if where.rpartition("--")[2] != AUTO_MAP.get(auto)
+        }
+        return {**fields, "gkgnet_hf_version": __version__, "auto_map": {**AUTO_MAP, **others}}
 
     def _check_origin(self, others: Iterable[str]) -> None:
         """Warn of a newer version, or of the unknown fields among `others`."""

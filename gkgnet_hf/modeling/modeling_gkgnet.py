@@ -528,6 +528,17 @@ class GKGNetForImageClassification(GKGNetPreTrainedModel):
         self.patch_classifier = nn.Linear(dim, self.num_labels)
         self.post_init()
 
+    def check_label_names(self) -> None:
+        """Raise ValueError unless the configuration names as many labels as the network has."""
+        # A classifier that someone has put in place of ours need not be a linear layer.
+        if (num_labels := getattr(self.patch_classifier, "out_features", self.num_labels)) != self.config.num_labels:
+            raise ValueError(f"The network has {num_labels} labels, id2label names {self.config.num_labels}")
+
+    def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
+        """As in transformers; ValueError where the configuration names another number of labels than there are."""
+        self.check_label_names()
+        super().save_pretrained(*args, **kwargs)
+
     @can_return_tuple
     def forward(
         self,

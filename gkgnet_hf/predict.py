@@ -29,7 +29,10 @@ from .modeling.modeling_gkgnet import GKGNetForImageClassification
 
 __all__ = ["find_images", "load_model", "model_label_names", "predict", "predict_scores"]
 
-Images: TypeAlias = Dataset | Sequence[str | os.PathLike[str] | Image.Image]
+Images: TypeAlias = Dataset | Sequence[str | os.PathLike[str] | Image.Image | NDArray[np.number]]
+
+
+IMAGE_TYPES = (Image.Image, np.ndarray)
 
 
 def load_model(model: str) -> GKGNetForImageClassification:
@@ -105,7 +108,7 @@ def predict_scores(
     Args:
         model: what scores.
         processor: its image processor.
-        images: N paths or PIL images, or a dataset with a column `image`.
+        images: N paths, PIL images or arrays (as in `to_mode_of`), or a dataset with a column `image`.
         batch_size: images the model sees at once.
         num_workers: processes that read images; 0 reads them in this one.
 
@@ -115,8 +118,8 @@ def predict_scores(
 
     Raises:
         FileNotFoundError: for a path where no file is.
-        ValueError: for a file that is no readable image, a dataset without `image`, or a network that gives NaN.
-        TypeError: for anything but a sequence or dataset.
+        ValueError: for what is no readable image, a dataset without `image`, or a network that gives NaN.
+        TypeError: for anything but a sequence of these or a dataset.
 
     Example:
 
@@ -181,22 +184,27 @@ def _check_images(images: Images) -> Any:
             raise ValueError(f"The dataset must have a column image, it has {', '.join(images.column_names)}")
         return images.with_format(None).select_columns("image").cast_column("image", ImageFeature(decode=False))
     if isinstance(images, str) or not isinstance(images, Sequence):
-        raise TypeError(f"images must be a sequence of paths and images, or a Dataset, got {type(images).__name__}")
+        raise TypeError(
+            f"images must be a sequence of paths, images and arrays, or a Dataset, got {type(images).__name__}"
+        )
     for image in images:
-        if not isinstance(image, Image.Image) and not os.path.isfile(image):
-            raise FileNotFoundError(f"No image file at {image}")
+        if isinstance(image, (str, os.PathLike)):
+            if not os.path.isfile(image):
+                raise FileNotFoundError(f"No image file at {image}")
+        elif not isinstance(image, IMAGE_TYPES):
+            raise TypeError(f"Every image must be a path, PIL image or numpy array, got {type(image).__name__}")
     return images
 
 
 def read_images(processor: BaseImageProcessor, items: Sequence[Any]) -> Tensor:
-    """B paths, PIL images or rows with an `image` → pixel values (B, num_channels, H, W).
+    """B paths, PIL images, arrays or rows with an `image` → pixel values (B, num_channels, H, W).
 
     Raises:
         ValueError: for what cannot be read as an image.
     """
     read = picture_reader(processor)
     images = [item["image"] if isinstance(item, Mapping) else item for item in items]
-    return to_pixel_values(processor, [image if isinstance(image, Image.Image) else read(image) for image in images])
+    return to_pixel_values(processor, [image if isinstance(image, IMAGE_TYPES) else read(image) for image in images])
 
 
 @torch.inference_mode()

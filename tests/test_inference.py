@@ -1,6 +1,7 @@
 """Scores, predictions and evaluation of a model on images."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -100,6 +101,25 @@ def test_paths_images_and_datasets_score_alike(model, processor, photos, dataset
         np.testing.assert_array_equal(predict_scores(model, processor, images, batch_size=4), expected)
     transformed = dataset.with_transform(lambda batch: {"nothing": batch["labels"]})
     np.testing.assert_array_equal(predict_scores(model, processor, transformed, 4, num_workers=1), expected)
+
+
+def test_arrays_of_8_bits_score_as_their_images(model, processor, photos):
+    images = [PILImage.open(photos[0]), PILImage.open(photos[0]).convert("L"), PILImage.open(photos[0]).convert("RGBA")]
+    arrays = [*map(np.asarray, images), np.asarray(images[1])[..., None]]
+    expected = predict_scores(model, processor, [*images, images[1]])
+    np.testing.assert_array_equal(predict_scores(model, processor, arrays), expected)
+
+
+@pytest.mark.parametrize("array", [np.zeros((8, 8, 3)), np.zeros((3, 8, 8), np.uint8), np.zeros(8, np.uint8)])
+def test_an_array_that_is_no_8_bit_image_is_one_clear_error(model, processor, array):
+    with pytest.raises(ValueError, match=rf"8-bit image.*, got {array.dtype} of shape {re.escape(str(array.shape))}"):
+        predict(model, processor, [array])
+
+
+@pytest.mark.parametrize("image", [torch.zeros(3, 8, 8), b"content", 3, None])
+def test_what_is_no_image_is_named_by_its_type(model, processor, image):
+    with pytest.raises(TypeError, match=f"got {type(image).__name__}"):
+        predict(model, processor, [image])
 
 
 def test_images_are_read_a_batch_at_a_time(model, processor, photos, monkeypatch):

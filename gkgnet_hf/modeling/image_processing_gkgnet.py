@@ -42,23 +42,39 @@ def to_mode_of(
 ) -> Image.Image | NDArray[np.float32]:
     """The image as `processor` takes it.
 
+    Args:
+        processor: whose number of channels counts.
+        image: of PIL, or an array (H, W, channels). For one or three channels an array holds 8-bit values, and may be
+            (H, W) for grey levels.
+
     Returns:
         `to_rgb(image)`; for a processor of one channel its grey levels; for another number of channels the array
         (H, W, channels) that the image must be, as float32.
 
     Raises:
-        ValueError: for an image of another number of channels.
+        ValueError: for an image of another number of channels, or an array that is no 8-bit image.
 
     >>> to_mode_of(create_image_processor(GKGNetConfig(num_channels=1)), Image.new("RGBA", (1, 1))).mode
     'L'
     """
     channels = num_channels_of(processor)
-    if channels in (1, 3) and isinstance(image, Image.Image):
+    if channels in (1, 3):
+        if isinstance(image, np.ndarray):
+            image = _from_array(image)
         return to_rgb(image) if channels == 3 else to_rgb(image).convert("L")
     values = np.asarray(image, dtype=np.float32)
     if values.ndim != 3 or values.shape[-1] != channels:
         raise ValueError(f"The image processor takes {channels} channels, the image has the shape {values.shape}")
     return values
+
+
+def _from_array(values: NDArray[np.number]) -> Image.Image:
+    if values.dtype != np.uint8 or values.shape[2:] not in ((), (1,), (3,), (4,)) or values.ndim < 2:
+        raise ValueError(
+            "An array must be an 8-bit image of shape (H, W), or (H, W, channels) with 1, 3 or 4 channels, "
+            f"got {values.dtype} of shape {values.shape}"
+        )
+    return Image.fromarray(values[..., 0] if values.shape[2:] == (1,) else values)
 
 
 def to_pixel_values(processor: BaseImageProcessor, images: Sequence[Image.Image | NDArray[np.number]]) -> Tensor:

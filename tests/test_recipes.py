@@ -340,6 +340,29 @@ def test_words_that_yaml_takes_for_booleans_are_text(tmp_path):
     assert recipe.model.config == {"num_groups": 1, "initializer_range": 0.01}
 
 
+@pytest.mark.parametrize("text", ["", "--", "-", "null", "a=--"])
+def test_text_in_a_recipe_is_text_whatever_it_looks_like(text, tmp_path):
+    given = {"separator": text, "labels": ["a", text, "--b", "-1"]}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"dataset": "photos", "use_cpu": True, **given}))
+    recipe = read_recipe([str(tmp_path / "mine.yaml")])
+    recipe.save(tmp_path / "again.yaml")
+    for read in (recipe, read_recipe([str(tmp_path / "again.yaml")])):
+        assert {"separator": read.data.separator, "labels": read.data.labels} == given
+
+
+def test_a_separator_of_dashes_may_be_given_on_the_command_line():
+    assert read_recipe(["custom", "--use_cpu", "--separator=--"]).data.separator == "--"
+    assert read_recipe(["custom", "--use_cpu", "--separator="]).data.separator == ""
+
+
+@pytest.mark.parametrize("null", ["", "~", "null", "Null", "NULL"])
+def test_every_null_of_yaml_is_none(null, tmp_path):
+    (tmp_path / "mine.yaml").write_text(f"dataset: x\nuse_cpu: true\neval_split: {null}\nimage_column: {null}\n")
+    data = read_recipe([str(tmp_path / "mine.yaml")]).data
+    assert data.eval_split is None
+    assert data.image_column is None
+
+
 @pytest.mark.parametrize("words", [["--max_steps", "-1"], ["--lr_step_epochs", "1"], ["--oversample_threshold", "0.1"]])
 def test_what_a_stream_cannot_do_is_an_error(words, tmp_path):
     recipe = read_recipe(["custom", *QUICK, "--streaming", "--output_dir", str(tmp_path / "out"), *words])
@@ -352,6 +375,7 @@ def test_wrong_recipe_files_are_one_clear_error(tmp_path):
     for text, message in (
         ("dataset: x\nimagesize: 3", r"mine\.yaml: unknown argument imagesize; did you mean image_size"),
         ("dataset: x\nimage_size: large", r"mine\.yaml: argument --image_size.*: invalid int value: 'large'"),
+        ("dataset: x\nlabels: [a]\nlr_step_epochs: [-x]", r"invalid float value: '-x'"),
         ("- dataset", "must hold `name: value` lines, got list"),
         ("a: [", "is no YAML file"),
     ):

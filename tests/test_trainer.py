@@ -1,7 +1,9 @@
 """The Trainer: optimiser, schedule, average of the weights, checkpoints."""
 
+import copy
 import inspect
 import os
+import pickle
 import random
 import resource
 import signal
@@ -254,6 +256,39 @@ def test_of_equal_metrics_the_lower_loss_is_best(tmp_path):
     assert trainer.state.best_global_step == min(losses, key=losses.get)
 
 
+def test_without_the_average_a_run_goes_on_from_the_weights_that_were_trained(tmp_path):
+    seen = []
+
+    class Watch(TrainerCallback):
+        def on_step_begin(self, args, state, control, model, **kwargs):
+            seen.append(model.patch_classifier.weight.detach().clone())
+
+    build_trainer(tmp_path, max_steps=4, ema_decay=0.9).train()
+    build_trainer(tmp_path, [Watch()], max_steps=6).train(resume_from_checkpoint=True)
+    trained = load_file(tmp_path / "checkpoint-4" / "training_weights.safetensors")
+    assert torch.equal(seen[0], trained["patch_classifier.weight"])
+
+
+@pytest.mark.parametrize("settings", [{}, {"ema_decay": 0.9, "save_only_model": True}])
+def test_a_checkpoint_without_the_trained_weights_cannot_be_resumed_with_an_average(settings, tmp_path):
+    build_trainer(tmp_path, max_steps=2, **settings).train()
+    with pytest.raises(ValueError, match="written without ema_decay, or with save_only_model, cannot be resumed"):
+        build_trainer(tmp_path, ema_decay=0.9).train(resume_from_checkpoint=True)
+
+
+def test_callbacks_see_the_average_at_the_end_of_training(tmp_path):
+    seen = []
+
+    class Watch(TrainerCallback):
+        def on_train_end(self, args, state, control, model, **kwargs):
+            seen.append(model.patch_classifier.weight.detach().clone())
+
+    trainer = build_trainer(tmp_path, [Watch()], max_steps=2, ema_decay=0.5)
+    trainer.train()
+    saved = load_file(tmp_path / "checkpoint-2" / "model.safetensors")["patch_classifier.weight"]
+    assert torch.equal(seen[0], saved)
+
+
 def test_an_average_of_sharded_weights_is_an_error(tmp_path):
     trainer = build_trainer(tmp_path, ema_decay=0.5)
     trainer.is_fsdp_enabled = True
@@ -285,6 +320,15 @@ def test_step_schedule_follows_epochs(tmp_path):
     assert rates[15:] == pytest.approx([0.01] * 5)
 
 
+def test_step_schedule_needs_a_dataset_of_known_length(tmp_path):
+    class Stream(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            yield from RandomImages()
+
+    with pytest.raises(ValueError, match="lr_step_epochs needs a train_dataset of known length, got Stream"):
+        build_trainer(tmp_path, train_dataset=Stream(), lr_step_epochs=[1]).train()
+
+
 def test_patch_nodes_may_learn_more_slowly_and_norms_do_not_decay(tmp_path):
     trainer = build_trainer(tmp_path, patch_learning_rate_factor=0.1)
     optimizer = trainer.create_optimizer()
@@ -310,6 +354,13 @@ def test_patch_nodes_may_learn_more_slowly_and_norms_do_not_decay(tmp_path):
 def test_wrong_arguments_are_clear_errors(arguments, message):
     with pytest.raises(ValueError, match=message):
         MultiLabelTrainingArguments(use_cpu=True, **arguments)
+
+
+def test_copies_of_the_arguments_hold_the_token_and_pickles_do_not():
+    arguments = MultiLabelTrainingArguments(use_cpu=True, hub_token="secret")
+    assert copy.copy(arguments).hub_token == "secret"
+    assert copy.deepcopy(arguments) == arguments
+    assert pickle.loads(pickle.dumps(arguments)).hub_token is None
 
 
 def test_gradient_checkpointing_and_half_precision_train(tmp_path):

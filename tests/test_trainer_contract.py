@@ -44,6 +44,13 @@ def test_regression_needs_metrics_of_its_own(tmp_path):
     build_trainer(tmp_path, model=model, compute_metrics=lambda prediction: {})
 
 
+def test_the_default_metrics_need_logits(tmp_path):
+    changed = dict(preprocess_logits_for_metrics=lambda logits, labels: logits.sigmoid())
+    with pytest.raises(ValueError, match="need logits: with preprocess_logits_for_metrics pass compute_metrics"):
+        build_trainer(tmp_path, **changed)
+    build_trainer(tmp_path, **changed, compute_metrics=lambda prediction: {})
+
+
 def first_step(output, **arguments):
     """Loss and gradient norm of a step over 12 images."""
     torch.manual_seed(0)
@@ -157,6 +164,38 @@ def test_of_several_datasets_one_decides_and_of_equal_metrics_its_lower_loss(tmp
     assert any("eval_day_mAP" in entry for entry in trainer.state.log_history)
 
 
+def test_of_several_datasets_one_must_be_named(tmp_path):
+    datasets = {"day": RandomImages(), "night": RandomImages()}
+    for metrics in ({}, {"compute_metrics": lambda _: {"mAP": 1.0}}):
+        with pytest.raises(ValueError, match="one of them: eval_day_mAP, eval_night_mAP; got mAP"):
+            build_trainer(tmp_path, **BEST, eval_dataset=datasets, **metrics)
+
+
+def test_without_positives_no_model_is_the_best(tmp_path):
+    class Negatives(RandomImages):
+        def __getitem__(self, i):
+            return {**super().__getitem__(i), "labels": torch.zeros(NUM_LABELS)}
+
+    with pytest.raises(ValueError, match=r"eval_mAP is NaN .* where no evaluation image has a positive label"):
+        build_trainer(tmp_path, **BEST, eval_dataset=Negatives()).train()
+
+
+@pytest.mark.parametrize("dataset", [RandomImages, ClassIds])
+def test_batches_that_are_not_concatenated_have_the_same_metrics(dataset, tmp_path):
+    whole, batches = (
+        build_trainer(tmp_path, eval_dataset=dataset(), eval_do_concat_batches=concatenated).evaluate()
+        for concatenated in (True, False)
+    )
+    assert batches["eval_mAP"] == pytest.approx(whole["eval_mAP"])
+
+
+def test_a_lower_batch_size_that_was_found_leaves_no_single_image(tmp_path):
+    trainer = build_trainer(tmp_path, train_dataset=torch.utils.data.Subset(RandomImages(), range(7)))
+    assert len(trainer.get_train_dataloader()) == 2
+    trainer._update_auto_batch_size(2)
+    assert len(trainer.get_train_dataloader()) == 3
+
+
 def test_only_the_loss_may_be_evaluated(tmp_path):
     trainer = build_trainer(tmp_path, **BEST, prediction_loss_only=True)
     trainer.train()
@@ -192,3 +231,17 @@ def test_images_with_one_label_each_may_have_class_ids(tmp_path):
     targets = np.eye(NUM_LABELS)[prediction.label_ids]
     scores = torch.tensor(prediction.predictions).sigmoid()
     assert prediction.metrics["test_mAP"] == pytest.approx(multilabel_metrics(scores, targets)["mAP"])
+
+
+def test_a_given_loss_takes_class_ids_and_tuples_as_the_model_does(tmp_path):
+    loss = MultiLabelLoss()
+    ids, model = torch.tensor([2, 0]), GKGNetForImageClassification(small_config()).eval()
+    pictures = torch.randn(2, 3, 64, 64)
+    expected = model(pictures, labels=ids).loss
+    torch.testing.assert_close(loss(model(pictures), ids), expected)
+    torch.testing.assert_close(loss(model(pictures, return_dict=False), ids), expected)
+    torch.testing.assert_close(loss(model(pictures), ids, num_items_in_batch=4), expected / 2)
+    torch.testing.assert_close(
+        loss(torch.zeros(2, 1), torch.tensor([1, 0])), loss(torch.zeros(2, 1), torch.eye(2)[:, :1])
+    )
+    build_trainer(tmp_path, train_dataset=ClassIds(), compute_loss_func=loss, max_steps=1).train()

@@ -1,6 +1,7 @@
 """What a training run is told: its arguments, its model and its data. A recipe is a file of these."""
 
 import argparse
+import copy
 import logging
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -93,6 +94,17 @@ class MultiLabelTrainingArguments(TrainingArguments):
     def __getstate__(self) -> dict[str, Any]:
         # The Trainer pickles its arguments beside every checkpoint, which may be handed on.
         return {**self.__dict__, "hub_token": None}
+
+    # Copies would be made of what is pickled, and lack the token.
+    def __copy__(self) -> "MultiLabelTrainingArguments":
+        copied = object.__new__(type(self))
+        copied.__dict__.update(self.__dict__)
+        return copied
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "MultiLabelTrainingArguments":
+        memo[id(self)] = copied = object.__new__(type(self))
+        copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return copied
 
 
 class Renamed(argparse.Action):

@@ -22,6 +22,7 @@ from .arguments import DataArguments, ModelArguments, MultiLabelTrainingArgument
 RECIPES = files(__package__) / "recipes"
 ARGUMENTS = (ModelArguments, DataArguments, MultiLabelTrainingArguments)
 NULL = "null"
+VERBATIM = "\0"  # before text that argparse would take for an option, or that is no null; no file or word contains it
 
 
 @dataclasses.dataclass
@@ -100,18 +101,28 @@ def _file_words(name: str) -> list[str]:
         raise ValueError(f"{name} is neither a file nor a recipe of this package ({', '.join(recipe_names())})")
     try:
         typed = yaml.load(text, _Yaml12)
-        settings = yaml.load(text, yaml.BaseLoader)  # as text, for the parser to read
+        settings = yaml.load(text, yaml.BaseLoader)  # as written, for the parser to read
     except yaml.YAMLError as error:
         raise ValueError(f"{name} is no YAML file: {error}") from error
     if not isinstance(settings, dict):
         raise ValueError(f"{name} must hold `name: value` lines, got {type(settings).__name__}")
     words = []
-    for name, value in settings.items():
+    for (name, text), value in zip(settings.items(), typed.values(), strict=False):
         if isinstance(value, list):
-            words += [f"--{name}", *(item if isinstance(item, str) else json.dumps(item) for item in value)]
+            words += [f"--{name}", *map(_word, text, value)]
         else:
-            words.append(f"--{name}={json.dumps(typed[name]) if isinstance(value, dict) else value or NULL}")
+            words.append(f"--{name}={_word(text, value)}")
     return words
+
+
+def _word(text: Any, value: Any) -> str:
+    """A value of a file, as written and as YAML reads it, as a word of the command line."""
+    if value is None:
+        return NULL
+    if isinstance(value, dict | list):
+        return json.dumps(value)
+    verbatim = isinstance(value, str) and (text.startswith("-") or text == NULL)
+    return f"{VERBATIM if verbatim else ''}{text}"
 
 
 class _Yaml12(yaml.SafeLoader):
@@ -147,6 +158,8 @@ class _Parser(HfArgumentParser):
     def parse(self, words: list[str], source: str = "") -> dict[str, Any]:
         """The arguments that the words give, by name. Errors begin with `source`."""
         self.source = source
+        # argparse of Python 3.11 takes the value out of --separator=--
+        words = [re.sub("^(--[^=]+=)--$", rf"\g<1>{VERBATIM}--", word) for word in words]
         namespace, rest = self.parse_known_args(words)
         for word in rest[:1]:
             if not word.startswith("--"):
@@ -157,7 +170,7 @@ class _Parser(HfArgumentParser):
         return {name: None if value == [None] else value for name, value in vars(namespace).items()}
 
     def error(self, message: str) -> NoReturn:
-        raise ValueError(self.source + message)
+        raise ValueError(self.source + message.replace(repr(VERBATIM)[1:-1], ""))
 
 
 def _reader(read: Callable[[str], Any] | None, kinds: Sequence[Any]) -> Callable[[str], Any]:
@@ -165,7 +178,8 @@ def _reader(read: Callable[[str], Any] | None, kinds: Sequence[Any]) -> Callable
     mapping = any((get_origin(kind) or kind) is dict or dataclasses.is_dataclass(kind) for kind in kinds)
 
     def convert(text: str) -> Any:
-        if text == NULL:
+        text, null = text.removeprefix(VERBATIM), text == NULL
+        if null:
             if type(None) not in kinds:
                 raise argparse.ArgumentTypeError(f"cannot be {NULL}")
             return None

@@ -35,7 +35,7 @@ from ..evaluation.metrics import multilabel_metrics
 from ..files import last_checkpoint, removed_on_error, written_whole
 from ..hub.card import EditedCardError, check_card, published_card, write_card
 from ..hub.model_folder import CARD_FILE
-from ..modeling.modeling_gkgnet import LOSS_FIELDS, multi_label_loss
+from ..modeling.modeling_gkgnet import LOSS_FIELDS, multi_label_loss, one_hot
 from ..predict import probabilities
 from .arguments import MultiLabelTrainingArguments
 from .sync_batch_norm import synchronize_batch_norm
@@ -52,7 +52,8 @@ class MultiLabelTrainer(Trainer):
     """transformers' Trainer that evaluates with `multilabel_metrics` and knows `MultiLabelTrainingArguments`.
 
     The loss is the model's own, which its configuration describes. For another one pass `compute_loss_func`, for
-    instance a `MultiLabelLoss`.
+    instance a `MultiLabelLoss`. The metrics count a label as predicted from a probability of 0.5 on, whatever the
+    configuration's `decision_threshold`.
 
     Args:
         *args, **kwargs: as for transformers' `Trainer`. With plain `TrainingArguments` the arguments that
@@ -69,7 +70,7 @@ class MultiLabelTrainer(Trainer):
     Raises:
         ValueError: for `label_smoothing_factor`, which smooths over classes that exclude each other (use the
             configuration's `label_smoothing`), a `metric_for_best_model` that the default metrics do not have, or the
-            `problem_type` "regression" without `compute_metrics`.
+            `problem_type` "regression" or `preprocess_logits_for_metrics` without `compute_metrics`.
 
     Example:
 
@@ -92,10 +93,14 @@ class MultiLabelTrainer(Trainer):
                 "label_smoothing_factor is for images with one label each: set label_smoothing in the model's "
                 f"configuration instead, got {self.args.label_smoothing_factor}"
             )
+        _check_metric(self.args.metric_for_best_model, self.compute_metrics is default_metrics, self.eval_dataset)
         if self.compute_metrics is default_metrics:
-            _check_metric(self.args.metric_for_best_model)
             if problem_type == "regression":
                 raise ValueError("problem_type='regression' has no default metrics: pass compute_metrics")
+            if self.preprocess_logits_for_metrics is not None:
+                raise ValueError(
+                    "The default metrics need logits: with preprocess_logits_for_metrics pass compute_metrics"
+                )
             self.compute_metrics = partial(default_metrics, problem_type=problem_type)  # type: ignore[call-arg]
         self.add_callback(_StepCallback(weakref.proxy(self)))  # so that `del trainer` frees its memory at once
         if (patience := self._argument("early_stopping_patience")) is not None:
@@ -118,12 +123,9 @@ class MultiLabelTrainer(Trainer):
             resume_from_checkpoint = str(checkpoint)
         set_seed(self.args.seed)  # the order of the images must not depend on what this process did before
         try:
-            result = super().train(resume_from_checkpoint, *args, **kwargs)
-            if self.average is not None:
-                self.model.load_state_dict(self.average.module.state_dict())
+            return super().train(resume_from_checkpoint, *args, **kwargs)
         finally:
             self.average = None
-        return result
 
     def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
         if self._argument("sync_batch_norm") and self.args.world_size > 1:
@@ -133,6 +135,12 @@ class MultiLabelTrainer(Trainer):
                 raise ValueError("ema_decay needs the whole weights in every process, unlike FSDP and DeepSpeed")
             self.average = ModelEmaV3(self.model, decay=decay, use_warmup=self._argument("ema_warmup"))
         return super()._prepare_for_training(*args, **kwargs)
+
+    def _finalize_training(self, *args: Any, **kwargs: Any) -> TrainOutput:
+        if self.average is not None:  # now, so that on_train_end of every callback sees the weights that stay
+            self.model.load_state_dict(self.average.module.state_dict())
+            self.average = None
+        return super()._finalize_training(*args, **kwargs)
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """Weights only: no bias, no norm, no position embedding."""
@@ -161,6 +169,10 @@ class MultiLabelTrainer(Trainer):
         epochs = self._argument("lr_step_epochs")
         if epochs is None or self.lr_scheduler is not None:
             return super().create_scheduler(num_training_steps, optimizer)
+        if not isinstance(self.train_dataset, Sized):
+            raise ValueError(
+                f"lr_step_epochs needs a train_dataset of known length, got {type(self.train_dataset).__name__}"
+            )
         optimizer = optimizer or self.optimizer
         steps_per_epoch = -(-len(self.get_train_dataloader()) // self.args.gradient_accumulation_steps)
         schedulers: list[LRScheduler] = [MultiStepLR(optimizer, [round(epoch * steps_per_epoch) for epoch in epochs])]
@@ -189,7 +201,7 @@ class MultiLabelTrainer(Trainer):
         """Whether the last training batch is one image; of several processes the data is evened out."""
         if self.args.world_size > 1 or not isinstance(self.train_dataset, Sized):
             return False
-        size = self.args.train_batch_size
+        size = self._train_batch_size  # auto_find_batch_size may have lowered it
         return size > 1 and len(self.train_dataset) > size and len(self.train_dataset) % size == 1
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
@@ -219,6 +231,11 @@ class MultiLabelTrainer(Trainer):
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
         """Of two checkpoints with the same metric the one of lower loss is better: few images soon give mAP 100."""
         name = f"eval_{str(self.args.metric_for_best_model).removeprefix('eval_')}"
+        if self.state.best_metric is None and np.isnan(metrics.get(name, 0)):
+            raise ValueError(
+                f"{name} is NaN and cannot decide the best model. mAP is NaN where no evaluation image has a positive "
+                "label; the loss is NaN where training diverged"
+            )
         # With several datasets the loss is that of the metric's own: eval_night_loss for eval_night_mAP.
         losses = [key for key in metrics if key.endswith("_loss") and name.startswith(key.removesuffix("loss"))]
         loss = max(losses, key=len, default="")
@@ -249,11 +266,16 @@ class MultiLabelTrainer(Trainer):
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
-        if self.average is not None and checkpoint is not None:
-            # What a checkpoint calls the model is the average, which self.average is a copy of by now.
-            if not (weights := Path(checkpoint, TRAINING_WEIGHTS)).is_file():
-                raise ValueError(f"{checkpoint} was written without ema_decay and cannot be resumed with it")
+        if checkpoint is None:
+            return
+        if (weights := Path(checkpoint, TRAINING_WEIGHTS)).is_file():
+            # The model of such a checkpoint is the average. If there is a self.average, it is a copy of it by now.
             load_model(self.model, str(weights))
+        elif self.average is not None:
+            raise ValueError(
+                f"{checkpoint} has no {weights.name}: a checkpoint that was written without ema_decay, or with "
+                "save_only_model, cannot be resumed with ema_decay"
+            )
 
     def _load_callback_state(self) -> None:
         super()._load_callback_state()
@@ -395,13 +417,19 @@ class MultiLabelLoss(nn.Module):
         """Loss of a batch, a scalar.
 
         Args:
-            outputs: logits (B, L), or a model's output that has them as `logits`.
-            labels: (B, L) of 1 (positive), 0 (negative), and −1 or NaN (unknown).
+            outputs: logits (B, L), or a model's output that has them as `logits` or, in a tuple, first.
+            labels: (B, L) of 1 (positive), 0 (negative), and −1 or NaN (unknown). Or, with two labels or more, class
+                ids (B,) of images with one label each.
             num_items_in_batch: how many labels all batches of a training step have together, as the Trainer counts
                 them. The losses of the batches then add up to the mean over all their images.
         """
+        if isinstance(outputs, tuple):
+            outputs = outputs[0]
         logits = outputs if isinstance(outputs, Tensor) else outputs["logits"]
-        loss = multi_label_loss(logits, labels, label_weights=self.label_weights, **self.settings)
+        num_labels, targets = logits.shape[-1], labels
+        if labels.ndim == 1:
+            targets = one_hot(labels, num_labels) if num_labels > 1 else labels.unsqueeze(1)
+        loss = multi_label_loss(logits, targets, label_weights=self.label_weights, **self.settings)
         return loss if num_items_in_batch is None else loss * labels.numel() / num_items_in_batch
 
     def extra_repr(self) -> str:
@@ -409,25 +437,34 @@ class MultiLabelLoss(nn.Module):
 
 
 def prediction_scores(predictions: Any, problem_type: str | None = None) -> NDArray[np.float32]:
-    """Probabilities (N, L) from what the Trainer gathers: logits, alone or first in a tuple."""
+    """Probabilities (N, L) from what the Trainer gathers: logits, alone or first in a tuple, or a list of batches."""
+    if isinstance(predictions, list):
+        return np.concatenate([prediction_scores(batch, problem_type) for batch in predictions])
     logits = predictions[0] if isinstance(predictions, tuple) else predictions
     return probabilities(torch.from_numpy(logits), problem_type)
 
 
 def default_metrics(prediction: EvalPrediction, problem_type: str | None = None) -> dict[str, float]:
     """`multilabel_metrics` of what the Trainer gathers. Labels may be class ids (N,) of images with one label each."""
-    scores, labels = prediction_scores(prediction.predictions, problem_type), np.asarray(prediction.label_ids)
+    scores, labels = prediction_scores(prediction.predictions, problem_type), prediction.label_ids
+    labels = np.concatenate(labels) if isinstance(labels, list) else np.asarray(labels)
     if labels.ndim == 1:
         labels = np.eye(scores.shape[1])[labels] if scores.shape[1] > 1 else labels[:, None]
     return multilabel_metrics(scores, labels)
 
 
-def _check_metric(name: str | None) -> None:
-    """Raise ValueError now, and not after the first epoch, for a metric that `default_metrics` does not have."""
-    if name is not None and not name.endswith(METRICS):
+def _check_metric(name: str | None, default: bool, eval_dataset: Any) -> None:
+    """Raise ValueError now, and not after the first epoch, for a metric that an evaluation does not give."""
+    if name is None:
+        return
+    if default and not name.endswith(METRICS):
         raise ValueError(
             f"metric_for_best_model must be one of {', '.join(METRICS)}, or any of your own compute_metrics, got {name}"
         )
+    metric = name.removeprefix("eval_")
+    if isinstance(eval_dataset, dict) and not metric.startswith(tuple(f"{key}_" for key in eval_dataset)):
+        names = ", ".join(f"eval_{key}_{metric}" for key in eval_dataset)
+        raise ValueError(f"With several eval datasets metric_for_best_model must be one of them: {names}; got {name}")
 
 
 @torch.no_grad()

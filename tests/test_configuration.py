@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 import transformers
 from huggingface_hub.errors import StrictDataclassError
 
@@ -60,6 +61,8 @@ def test_an_unknown_variant_is_named():
         (dict(decision_threshold=1.5), "decision_threshold", "1.5"),
         (dict(decision_threshold=[0.5, float("nan")]), "decision_threshold", "nan"),
         (dict(decision_threshold=[0.5, 0.4, 0.3]), "decision_threshold", "one a label, 2, got 3"),
+        (dict(decision_threshold="0.5"), "decision_threshold must be one number or one a label", "'0.5'"),
+        (dict(decision_threshold=[0.5, None]), "decision_threshold must be one number or one a label", "None"),
         (dict(decision_threshold=[0.5], num_labels=4), "decision_threshold", "one a label, 4, got 1"),
         (dict(decision_threshold=[0.5], id2label={0: "a", 1: "b"}), "decision_threshold", "one a label, 2, got 1"),
     ],
@@ -85,6 +88,32 @@ def test_everything_survives_saving(tmp_path):
 def test_decision_thresholds_survive_saving_to_the_digit(thresholds, tmp_path):
     GKGNetConfig(num_labels=3, decision_threshold=thresholds).save_pretrained(tmp_path)
     assert GKGNetConfig.from_pretrained(tmp_path).decision_threshold == thresholds
+
+
+@pytest.mark.parametrize(
+    ("thresholds", "kept"),
+    [
+        ((0.25, 0.5), [0.25, 0.5]),
+        (np.float32(0.25), 0.25),
+        ([np.float32(0.25), np.float64(0.5)], [0.25, 0.5]),
+        (np.array([0.25, 0.5], dtype=np.float32), [0.25, 0.5]),
+        (torch.tensor([0.25, 0.5]), [0.25, 0.5]),
+    ],
+)
+def test_decision_thresholds_may_be_tuples_and_numbers_of_numpy_and_torch(thresholds, kept, tmp_path):
+    GKGNetConfig(decision_threshold=thresholds).save_pretrained(tmp_path)
+    assert GKGNetConfig.from_pretrained(tmp_path).decision_threshold == kept
+
+
+def test_labels_may_be_counted_by_numpy(tmp_path):
+    counted = GKGNetConfig(num_labels=np.int64(3))
+    named = GKGNetConfig(id2label={i: f"LABEL_{i}" for i in np.arange(3)})
+    inverse = GKGNetConfig(label2id={f"LABEL_{i}": i for i in np.arange(3)})
+    for config in (counted, named, inverse):
+        config.save_pretrained(tmp_path)
+        assert GKGNetConfig.from_pretrained(tmp_path).label2id == {"LABEL_0": 0, "LABEL_1": 1, "LABEL_2": 2}
+    loaded = GKGNetConfig.from_pretrained(tmp_path, num_labels=np.int64(2))
+    assert type(loaded.num_labels) is int
 
 
 @pytest.mark.parametrize("labels", [dict(num_labels=2), dict(id2label={0: "a", 1: "b"})], ids=["number", "names"])

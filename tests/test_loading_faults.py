@@ -87,6 +87,11 @@ def test_another_number_of_labels_names_the_tensors_and_both_shapes(folder):
     assert GKGNetForImageClassification.from_pretrained(folder, ignore_mismatched_sizes=True).num_labels == 9
 
 
+def test_another_image_size_names_what_keeps_the_position_embedding(folder):
+    with pytest.raises(ValueError, match=r"stem\.pos_embed is .*create_model\(labels, model, image_size\) resizes it"):
+        GKGNetForImageClassification.from_pretrained(folder, image_size=96)
+
+
 @pytest.mark.parametrize(
     ("load", "settings", "tensor"),
     [

@@ -113,9 +113,14 @@ def test_the_average_counts_more_than_the_weights():
     assert torch.equal(read_state_dict(content)["bias"], torch.ones(2))
 
 
-def test_a_safetensors_file_is_read(tmp_path):
-    save_file(TENSORS, tmp_path / "model.safetensors")
-    assert_tensors(read_state_dict(tmp_path / "model.safetensors"))
+def test_an_empty_average_does_not_hide_the_weights():
+    assert_tensors(read_state_dict({"state_dict": state_dict(), "state_dict_ema": {}, "model_ema": None}))
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "model.pth"])
+def test_a_safetensors_file_is_read_whatever_its_name(tmp_path, name):
+    save_file(TENSORS, tmp_path / name)
+    assert_tensors(read_state_dict(tmp_path / name))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="how much of a mapped file is in memory is counted differently")

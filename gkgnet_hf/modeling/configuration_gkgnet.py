@@ -91,8 +91,8 @@ class GKGNetConfig(BackboneConfigMixin, PreTrainedConfig):
         label_smoothing (`float`, *optional*, defaults to 0.1):
             ε of that loss: targets are 1 − ε and ε.
         decision_threshold (`float` or `list[float]`, *optional*, defaults to 0.5):
-            One for all labels or one a label; a score at or above it predicts the label. When the number of labels
-            changes, a list goes back to 0.5 with a warning.
+            One for all labels or one a label; a score at or above it predicts the label. An array or tuple becomes
+            a list. When the number of labels changes, a list goes back to 0.5 with a warning.
         id2label (`dict[int, str]`, *optional*):
             Names of the labels 0 to L − 1, each another one. Default `LABEL_0` and so on, `num_labels` (2) of them. Ids
             may be numbers or their digits; they are kept as numbers in ascending order.
@@ -145,13 +145,17 @@ class GKGNetConfig(BackboneConfigMixin, PreTrainedConfig):
     probability_margin: float | int = 0.05
     smoothed_loss_weight: float | int = 1.0
     label_smoothing: float | int = 0.1
-    decision_threshold: float | int | list[float | int] = 0.5
+    decision_threshold: Any = 0.5  # float | list[float]; a type here would refuse arrays before __setattr__ sees them
     problem_type: ProblemType | None = "multi_label_classification"
     _out_features: list[str] | None = None
     _out_indices: list[int] | None = None
     gkgnet_hf_version: str | None = None
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if name == "decision_threshold":
+            value = _plain(value)
+            if any(type(each) not in (float, int) for each in (value if isinstance(value, list) else [value])):
+                raise ValueError(f"decision_threshold must be one number or one a label, got {value!r}")
         if name in ("id2label", "label2id"):
             _check_mapping(name, value)
         if name == "label2id" and value is not None:
@@ -349,6 +353,7 @@ def _complete_labels(
     num_labels: Any, id2label: Mapping[Any, str] | None, label2id: Mapping[str, Any] | None
 ) -> tuple[dict[int, str], dict[str, int]]:
     """Both mappings from those that are given, None for the others; ValueError where what is given does not agree."""
+    num_labels = _plain(num_labels)
     if num_labels is not None and not isinstance(num_labels, int):
         raise ValueError(f"num_labels must be an integer, got {num_labels!r}")
     _check_mapping("id2label", id2label)
@@ -375,7 +380,8 @@ def _check_mapping(field: str, value: Any) -> None:
     kinds, types = ("ids to names", (int | str, str)) if field == "id2label" else ("names to ids", (str, int | str))
     if not isinstance(value, Mapping):
         raise ValueError(f"{field} must be a mapping of {kinds}, got a {type(value).__name__}")
-    for one, other in value.items():
+    for pair in value.items():
+        one, other = map(_plain, pair)
         if not isinstance(one, types[0]) or not isinstance(other, types[1]):
             raise ValueError(f"{field} must be a mapping of {kinds}, got {one!r}: {other!r}")
 
@@ -391,6 +397,13 @@ def _sorted_labels(field: str, pairs: Iterable[tuple[Any, str]]) -> dict[int, st
     if repeated := sorted(name for name, count in Counter(names.values()).items() if count > 1):
         raise ValueError(f"{field} must give every label another name, got more than once: {', '.join(repeated)}")
     return dict(sorted(names.items()))
+
+
+def _plain(value: Any) -> Any:
+    """Numbers and arrays of numpy or torch, and tuples, as Python's own numbers and lists, which JSON can hold."""
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def _id(value: Any) -> Any:

@@ -342,6 +342,11 @@ class GKGNetPreTrainedModel(PreTrainedModel):
                 f"{len(differ)} tensors in {pretrained_model_name_or_path} have another shape than the network that "
                 f"was asked for: {_first(differ)}. Pass ignore_mismatched_sizes=True to start them at random."
             )
+            if any(name.endswith("pos_embed") for name, *_ in shapes):
+                problems.append(
+                    "The trained position embedding fits every image size without a new image_size; "
+                    "gkgnet_hf.training.create_model(labels, model, image_size) resizes it for good."
+                )
         missing = _missing_in_part(model, report["missing_keys"])
         if missing and pretrained_model_name_or_path and not output_loading_info:
             problems.append(

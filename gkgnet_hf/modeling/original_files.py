@@ -28,7 +28,7 @@ def read_state_dict(checkpoint: Checkpoint) -> dict[str, Tensor]:
     an object that does nothing. Files that torch has written since 1.6 are mapped into memory, not read whole.
 
     Args:
-        checkpoint: a `.safetensors` file, a file of torch (`.pth`, `.pth.tar`, `.bin`), or what such a file holds. The
+        checkpoint: a safetensors file, a file of torch (`.pth`, `.pth.tar`, `.bin`), or what such a file holds. The
             tensors may stand at the top or under `state_dict`, `model`, or their averages `state_dict_ema` and
             `model_ema`; whatever stands beside those levels is passed over.
 
@@ -41,7 +41,8 @@ def read_state_dict(checkpoint: Checkpoint) -> dict[str, Tensor]:
     """
     content: Any = checkpoint if isinstance(checkpoint, Mapping) else _read_file(Path(checkpoint))
     if isinstance(content, Mapping):
-        content = next((content[level] for level in LEVELS if isinstance(content.get(level), Mapping)), content)
+        levels = [content[level] for level in LEVELS if isinstance(content.get(level), Mapping)]
+        content = next(filter(None, levels), content)
     if not isinstance(content, Mapping) or not any(isinstance(value, Tensor) for value in content.values()):
         what = f"a mapping with keys {list(content)[:5]}" if isinstance(content, Mapping) else type(content).__name__
         raise ValueError(f"A checkpoint must be a mapping of names to tensors, got {what}")
@@ -54,10 +55,14 @@ def _read_file(path: Path) -> Any:
     if not path.is_file():
         raise FileNotFoundError(f"No checkpoint file at {path}")
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
         with path.open("rb") as file:
-            mapped = file.read(4) == b"PK\x03\x04"  # a zip file
+            start = file.read(9)
+        # A safetensors file begins with the 8 bytes that count its header, which is JSON.
+        if path.suffix == ".safetensors" or (
+            start[8:] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size
+        ):
+            return load_file(path)
+        mapped = start.startswith(b"PK\x03\x04")  # a zip file
         # torch.load hands these two on to other readers.
         if mapped and "constants.pkl" in torch._C.PyTorchFileReader(str(path)).get_all_records():
             raise ValueError("it is a TorchScript program")

@@ -119,7 +119,8 @@ def multi_label_loss(
 
     Args:
         logits: (B, L), any floating dtype; the loss is computed in float32 at least.
-        labels: (B, L); 1 is positive, 0 is negative, −1 or NaN is unknown and adds nothing to the loss.
+        labels: (B, L); 1 is positive, 0 is negative, −1 or NaN is unknown and adds nothing to the loss. Or, with two
+            labels or more, class ids (B,) of images with one label each.
         asymmetric_loss_weight: factor of the asymmetric loss.
         gamma_positive, gamma_negative: its focusing exponents γ.
         probability_margin: its margin for negative labels.
@@ -137,6 +138,9 @@ def multi_label_loss(
     >>> round(loss.item(), 4)
     1.0178
     """
+    if labels.ndim == 1 and not labels.is_floating_point():
+        num_labels = logits.shape[-1]
+        labels = one_hot(labels, num_labels) if num_labels > 1 else labels.unsqueeze(1)
     check_labels(logits, labels)
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     labels = labels.to(logits)
@@ -595,8 +599,6 @@ class GKGNetForImageClassification(GKGNetPreTrainedModel):
             check_numbers(logits, labels)
         if config.problem_type in ("single_label_classification", "regression"):
             return self.loss_function(labels=labels, pooled_logits=logits, config=config)
-        if labels.ndim == 1 and not labels.is_floating_point():
-            labels = one_hot(labels, self.num_labels) if self.num_labels > 1 else labels.unsqueeze(1)
         return multi_label_loss(logits, labels, **{name: getattr(config, name) for name in LOSS_FIELDS})
 
 

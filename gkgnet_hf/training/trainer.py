@@ -35,7 +35,7 @@ from ..evaluation.metrics import multilabel_metrics
 from ..files import last_checkpoint, removed_on_error, written_whole
 from ..hub.card import EditedCardError, check_card, published_card, write_card
 from ..hub.model_folder import CARD_FILE
-from ..modeling.modeling_gkgnet import LOSS_FIELDS, multi_label_loss, one_hot
+from ..modeling.modeling_gkgnet import LOSS_FIELDS, multi_label_loss
 from ..predict import probabilities
 from .arguments import MultiLabelTrainingArguments
 from .sync_batch_norm import synchronize_batch_norm
@@ -69,8 +69,9 @@ class MultiLabelTrainer(Trainer):
 
     Raises:
         ValueError: for `label_smoothing_factor`, which smooths over classes that exclude each other (use the
-            configuration's `label_smoothing`), a `metric_for_best_model` that the default metrics do not have, or the
-            `problem_type` "regression" or `preprocess_logits_for_metrics` without `compute_metrics`.
+            configuration's `label_smoothing`), a `metric_for_best_model` that no evaluation gives, or what the
+            default metrics cannot do, without `compute_metrics`: the `problem_type` "regression"
+            and `preprocess_logits_for_metrics`.
 
     Example:
 
@@ -426,10 +427,7 @@ class MultiLabelLoss(nn.Module):
         if isinstance(outputs, tuple):
             outputs = outputs[0]
         logits = outputs if isinstance(outputs, Tensor) else outputs["logits"]
-        num_labels, targets = logits.shape[-1], labels
-        if labels.ndim == 1:
-            targets = one_hot(labels, num_labels) if num_labels > 1 else labels.unsqueeze(1)
-        loss = multi_label_loss(logits, targets, label_weights=self.label_weights, **self.settings)
+        loss = multi_label_loss(logits, labels, label_weights=self.label_weights, **self.settings)
         return loss if num_items_in_batch is None else loss * labels.numel() / num_items_in_batch
 
     def extra_repr(self) -> str:

@@ -227,7 +227,7 @@ def test_private_is_private_or_an_error(hub, pushed):
     assert hub.repositories["models/user/folder"].private
     code, _, err = pushed["folder"]["public"]
     assert code == 2
-    assert f"{REPO} is there already, and public" in err
+    assert f"{REPO} already exists and is public" in err
 
 
 @pytest.mark.parametrize("case", ["public", "wrong token", "wrong name"])

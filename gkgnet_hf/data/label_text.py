@@ -160,9 +160,10 @@ def look(name: str) -> str:
     return unicodedata.normalize("NFKC", name).casefold().translate(LOOK_ALIKES)
 
 
-def find_separation(
-    name: str, texts: Sequence[str], counts: Sequence[int], assume: Callable[[str], None]
-) -> Separation:
+Assume = Callable[[str], None]
+
+
+def find_separation(name: str, texts: Sequence[str], counts: Sequence[int], assume: Assume) -> Separation:
     """What divides text cells into names.
 
     A separator is believed when the parts recur: the same name stands in several different cells. So "tench, Tinca
@@ -186,29 +187,38 @@ def find_separation(
     for separator in STRONG_SEPARATORS:
         if any(separator in text for text in filled):
             return _with_nested(name, filled, separator, assume)
-    if holding := [text for text in filled if "," in text]:
-        example = shown_cell(holding[0])
-        recurring = _recurrence(filled, ",")
-        stands_alone = not set(filled).isdisjoint(split_parts(",".join(holding), ","))
-        if recurring.some >= 0.5 and (
-            recurring.before >= 0.5 or stands_alone
-        ):  # in "Lyon, France" the last alone recurs
-            return _with_nested(name, filled, ",", assume)
-        repeated = any(count > 1 for text, count in zip(texts, counts, strict=True) if "," in text)
-        if not recurring.some and repeated:
-            assume(
-                f"warning: {example} in column {name!r} is read as one name, since its parts stand nowhere else "
-                "(--separator , divides at the comma)"
-            )
-            return Separation("")
-        raise ValueError(
-            f"Column {name!r} has cells such as {example}: pass --separator , if the comma divides names, or "
-            "--separator '' if it is part of one name"
-        )
+    if any("," in text for text in filled):
+        repeated = {text for text, count in zip(texts, counts, strict=True) if count > 1}
+        return _at_commas(name, filled, repeated, assume)
     if filled and all(re.fullmatch(r"-?\d+", part) for text in filled for part in text.split()):
         if example := next((text for text in filled if " " in text), ""):
             assume(f"column {name!r} holds numbers with spaces between them, such as {shown_cell(example)}")
         return Separation(" ")
+    return _at_weak_separators(name, filled, assume) or _at_spaces(name, filled, assume)
+
+
+def _at_commas(name: str, filled: list[str], repeated: set[str], assume: Assume) -> Separation:
+    """Whether commas divide cells, some of which have them; `repeated` are the cells that stand several times."""
+    holding = [text for text in filled if "," in text]
+    example = shown_cell(holding[0])
+    recurring = _recurrence(filled, ",")
+    stands_alone = not set(filled).isdisjoint(split_parts(",".join(holding), ","))
+    if recurring.some >= 0.5 and (recurring.before >= 0.5 or stands_alone):  # in "Lyon, France" the last alone recurs
+        return _with_nested(name, filled, ",", assume)
+    if not recurring.some and not repeated.isdisjoint(holding):
+        assume(
+            f"warning: {example} in column {name!r} is read as one name, since its parts stand nowhere else "
+            "(--separator , divides at the comma)"
+        )
+        return Separation("")
+    raise ValueError(
+        f"Column {name!r} has cells such as {example}: pass --separator , if the comma divides names, or "
+        "--separator '' if it is part of one name"
+    )
+
+
+def _at_weak_separators(name: str, filled: list[str], assume: Assume) -> Separation | None:
+    """A separator such as "/" where what it divides stands alone elsewhere; None where no such separator does."""
     for separator in WEAK_SEPARATORS:
         holding = [text for text in filled if separator in text]
         alone = [text for text in holding if {*split_parts(text, separator)} <= set(filled)]
@@ -226,34 +236,41 @@ def find_separation(
             f"warning: {example} in column {name!r} is read as one name, though its parts are labels too (--separator "
             f"{separator!r} divides it)"
         )
-    if holding := [text for text in filled if " " in text]:
-        example = shown_cell(holding[0])
-        if joints := {part for text in filled for part in text.split() if not any(map(str.isalnum, part))}:
-            raise ValueError(
-                f"Column {name!r} has cells such as {example}: pass --separator {sorted(joints)[0]!r} if that divides "
-                "names, or --separator '' if a cell is one name"
-            )
-        recurring = _recurrence(filled, " ")
-        if recurring.some >= 0.5 and not FILLERS.isdisjoint(part.lower() for text in holding for part in text.split()):
-            raise ValueError(
-                f"Column {name!r} has cells such as {example}, which may be a sentence: name another --label-column, "
-                "pass --separator with what divides names, or --separator '' if a cell is one name"
-            )
-        lengths = {len(text.split()) for text in filled}
-        recur_enough = recurring.some >= 0.9 and recurring.all >= 0.5 and recurring.mean >= 0.75
-        if len(lengths) > 1 and recur_enough and (max(lengths) > 2 or recurring.all == 1):
-            assume(
-                f"column {name!r} holds names with spaces between them, such as {example}, since the parts recur "
-                "(--separator '' reads each cell as one name)"
-            )
-            return Separation(" ")
-        if recurring.some >= 0.5 and recurring.mean >= 0.4:
-            raise ValueError(
-                f"Column {name!r} has cells such as {example}: pass --separator ' ' if spaces divide names, or "
-                "--separator '' if a cell is one name"
-            )
-        if recurring.some:
-            assume(f"column {name!r}: {example} is read as one name (--separator ' ' divides at spaces)")
+    return None
+
+
+def _at_spaces(name: str, filled: list[str], assume: Assume) -> Separation:
+    """Whether spaces divide cells."""
+    holding = [text for text in filled if " " in text]
+    if not holding:
+        return Separation("")
+    example = shown_cell(holding[0])
+    if joints := {part for text in filled for part in text.split() if not any(map(str.isalnum, part))}:
+        raise ValueError(
+            f"Column {name!r} has cells such as {example}: pass --separator {sorted(joints)[0]!r} if that divides "
+            "names, or --separator '' if a cell is one name"
+        )
+    recurring = _recurrence(filled, " ")
+    if recurring.some >= 0.5 and not FILLERS.isdisjoint(part.lower() for text in holding for part in text.split()):
+        raise ValueError(
+            f"Column {name!r} has cells such as {example}, which may be a sentence: name another --label-column, "
+            "pass --separator with what divides names, or --separator '' if a cell is one name"
+        )
+    lengths = {len(text.split()) for text in filled}
+    recur_enough = recurring.some >= 0.9 and recurring.all >= 0.5 and recurring.mean >= 0.75
+    if len(lengths) > 1 and recur_enough and (max(lengths) > 2 or recurring.all == 1):
+        assume(
+            f"column {name!r} holds names with spaces between them, such as {example}, since the parts recur "
+            "(--separator '' reads each cell as one name)"
+        )
+        return Separation(" ")
+    if recurring.some >= 0.5 and recurring.mean >= 0.4:
+        raise ValueError(
+            f"Column {name!r} has cells such as {example}: pass --separator ' ' if spaces divide names, or "
+            "--separator '' if a cell is one name"
+        )
+    if recurring.some:
+        assume(f"column {name!r}: {example} is read as one name (--separator ' ' divides at spaces)")
     return Separation("")
 
 
@@ -288,7 +305,7 @@ def _recurrence(texts: Sequence[str], separator: str) -> _Recurrence:
     )
 
 
-def _with_nested(name: str, texts: list[str], separator: str, assume: Callable[[str], None]) -> Separation:
+def _with_nested(name: str, texts: list[str], separator: str, assume: Assume) -> Separation:
     """Division at a separator, and at a second one where all that it divides stand alone elsewhere."""
     example = shown_cell(next(text for text in texts if separator in text))
     parts = {part for text in texts for part in split_parts(text, separator)}

@@ -244,8 +244,8 @@ def _with_confidence(labels: Labels, column: pa.ChunkedArray, name: str, options
     strange = next((cell for cell in cells if cell not in YES | NO | BLANK), None)
     if strange is not None:
         raise ValueError(
-            f"Column {name!r} says {strange!r} of the label of its row, expected 1 (there) or 0 (not there); drop the "
-            "column if it does not say so"
+            f"Column {name!r} says {strange!r} of the label of its row, expected 1 (positive) or 0 (negative); drop "
+            "the column if it does not say so"
         )
     answers = np.array([POSITIVE if cell in YES else NEGATIVE if cell in NO else UNKNOWN for cell in cells], np.int8)
     options.assume(f"column {name!r} says whether the label of its row is there (1) or not (0); the others are unknown")

@@ -32,7 +32,7 @@ def make_digits(
     """Write `train/`, `val/` and `annotations/instances_{train,val}.json` into a new or empty folder.
 
     Args:
-        directory: where; made if it is not there.
+        directory: the folder to write; created if it does not exist.
         num_train, num_validation: scenes of each split.
         image_size: side in pixels.
         seed: of everything random; the same seed writes the same files.

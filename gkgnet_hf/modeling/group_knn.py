@@ -133,6 +133,16 @@ def max_relative(destinations: Tensor, sources: Tensor, neighbors: Tensor) -> Te
     return torch.ops.gkgnet.gather_max(sources, neighbors, track)[0] - destinations
 
 
+def winning_ranks(sources: Tensor, neighbors: Tensor) -> Tensor:
+    """Which neighbour gave the maximum of eq. 1: its rank k < K for each channel, (B, G, N, c); arguments as above.
+
+    >>> sources = torch.tensor([[1.0, 5.0], [3.0, 2.0]]).view(1, 1, 2, 2)
+    >>> winning_ranks(sources, torch.tensor([[[[0, 1]]]])).tolist()
+    [[[[1, 0]]]]
+    """
+    return torch.ops.gkgnet.gather_max(sources, neighbors, True)[1]
+
+
 def _leaves_pytorch() -> bool:
     """Whether a graph is being made for a runtime that does not know the operators: torch.export, torch.jit.trace."""
     return torch.compiler.is_exporting() or torch.jit.is_tracing()

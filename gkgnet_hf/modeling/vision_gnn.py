@@ -196,12 +196,18 @@ class PatchGroupKGCN(GroupKGCN):
     def forward(self, x: Tensor, bias: tuple[Tensor, Tensor] | None) -> Tensor:
         """(B, C, H, W) and the position bias of its grid → (B, C, H, W)."""
         h = self.fc1(x)
-        destinations = self.split_groups(h)
-        sources = self.split_groups(self.pool(h))
+        sources, neighbors = self.search(h, bias)
+        messages = max_relative(self.split_groups(h), self.split_groups(sources), neighbors)
+        return self.update(x, h, self.merge_groups(messages, h))
+
+    def search(self, h: Tensor, bias: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
+        """Projected patches (B, C, H, W) → sources (B, C, ⌊H/r⌋, ⌊W/r⌋) and neighbours (B, G, H·W, K)."""
+        sources = self.pool(h)
+        destinations = self.split_groups(h).detach()
         neighbors = find_neighbors(
-            destinations.detach(), sources.detach(), self.num_neighbors, self.dilation, bias
-        )  # (B, G, H·W, K)
-        return self.update(x, h, self.merge_groups(max_relative(destinations, sources, neighbors), h))
+            destinations, self.split_groups(sources).detach(), self.num_neighbors, self.dilation, bias
+        )
+        return sources, neighbors
 
 
 class FeedForward(nn.Module):

@@ -1,0 +1,433 @@
+"""The graph of one forward pass as arrays: which patches each label gathered from, and what each of them gave.
+
+A label's message is, channel by channel, the largest value among its neighbours (eq. 1 of the paper). Which neighbour
+won a channel is known, so a patch's share of a label is exact: the part of the label's channels that it won. Nothing is
+estimated, and no gradient is needed.
+
+Shapes: L labels, G groups of channels, K neighbours, C channels, patches of an H×W grid in row-major order.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+from transformers import BaseImageProcessor
+
+from ..data.pictures import open_picture, picture_reader
+from ..modeling.group_knn import winning_ranks
+from ..modeling.image_processing_gkgnet import num_channels_of, to_pixel_values, to_rgb
+from ..modeling.modeling_gkgnet import GKGNetForImageClassification, GKGNetModelOutput
+from ..modeling.vision_gnn import PatchGroupKGCN, PyramidVisionGNN
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+ImageLike = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class LabelLooks:
+    """What the labels gathered at one stage.
+
+    Args:
+        grid: (rows, columns) of the stage's patches.
+        neighbors: (L, G, K) int64, the patches of each label and group, nearest first.
+        shares: (L, G, K) float32, the part of the label's channels that each of them won; they sum to 1 a label.
+    """
+
+    grid: tuple[int, int]
+    neighbors: NDArray[np.int64]
+    shares: NDArray[np.float32]
+
+    def share_of_patches(self, label: int) -> NDArray[np.float32]:
+        """The shares of a label (row of `neighbors`), added up over groups on the grid (rows, columns)."""
+        size = self.grid[0] * self.grid[1]
+        added = np.bincount(self.neighbors[label].ravel(), self.shares[label].ravel(), minlength=size)
+        return added.reshape(self.grid).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class PatchLooks:
+    """What the patches gathered in the last block of one stage.
+
+    Args:
+        grid: (rows, columns) of the stage's patches.
+        source_grid: the same of what they gathered from: the grid after the stage's average pooling.
+        source_side: side of a cell of `source_grid`, in pixels of what the network saw.
+        neighbors: (G, H·W, K) int64 positions in `source_grid`, nearest first.
+    """
+
+    grid: tuple[int, int]
+    source_grid: tuple[int, int]
+    source_side: int
+    neighbors: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What labels saw in one image.
+
+    Args:
+        image: the picture, upright, 8-bit RGB, in its own size.
+        labels: names of L labels.
+        scores: (L,) float32, as `predict_scores` gives them.
+        label_logits: (L,) float32, the part of each logit that comes from the label node; 0 without label nodes.
+        patch_logits: (L,) float32, the part that comes from the pooled patches. Both add up to the logit.
+        patch_maps: (L, H4, W4) float32, what each patch of the last stage adds to `patch_logits`; what is left is the
+            classifier's bias.
+        label_stages: for each stage with a cross-level module what labels gathered there, under its number, 1 to 4.
+        patch_stages: for each stage what patches gathered in its last block.
+        area: (left, top, right, bottom) of the part of the image that the network saw, in pixels of `image`.
+        input_size: (height, width) of that part as the network saw it, in pixels of its own.
+    """
+
+    image: Image.Image
+    labels: list[str]
+    scores: NDArray[np.float32]
+    label_logits: NDArray[np.float32]
+    patch_logits: NDArray[np.float32]
+    patch_maps: NDArray[np.float32]
+    label_stages: dict[int, LabelLooks]
+    patch_stages: dict[int, PatchLooks]
+    area: Box
+    input_size: tuple[int, int]
+
+    def index(self, label: str) -> int:
+        """The row of a label; ValueError for one that is not there."""
+        if label not in self.labels:
+            raise ValueError(f"The label must be one of {', '.join(self.labels)}; got {label}")
+        return self.labels.index(label)
+
+    def heat_map(self, label: str, stage: int | None = None) -> NDArray[np.float32]:
+        """Where a label looked: its shares as a grid that covers `area`, summing to 1.
+
+        Args:
+            label: name of the label.
+            stage: 1 to 4, for the shares of that stage on its own grid. Default: the mean over the stages, on the
+                finest of their grids; a coarse patch divides its share evenly among the fine ones it covers.
+
+        Returns:
+            (rows, columns) float32.
+
+        Raises:
+            ValueError: for a label or a stage that is not there, or a network without label nodes.
+        """
+        row = self.index(label)
+        if not self.label_stages:
+            raise ValueError("The network has no label nodes: see patch_maps, which says what each patch adds")
+        if stage is not None:
+            return look_of(self.label_stages, stage).share_of_patches(row)
+        return mean_heat(self.label_stages, row)
+
+    def boxes(self, stage: int) -> NDArray[np.float32]:
+        """The boxes (H·W, 4) of a stage's patches as (left, top, right, bottom) in pixels of `image`, row by row."""
+        return patch_boxes(self.area, self.input_size, patch_side(stage))
+
+    def top_patch(self, label: str, stage: int | None = None) -> Box:
+        """The box in the image of the patch where `heat_map` is highest."""
+        heat = self.heat_map(label, stage)
+        left, top, right, bottom = self.boxes(stage or min(self.label_stages))[heat.argmax()].tolist()
+        return left, top, right, bottom
+
+    def plot(self, labels: Sequence[str] | None = None, stage: int | None = None) -> "Figure":
+        """The image with each label's patches, one colour a group (Figure 5 of the paper).
+
+        Args:
+            labels: the labels to draw, one a panel; default, the three of highest score.
+            stage: which stage's patches; default, the last one with label nodes.
+
+        Returns:
+            A matplotlib figure. In a notebook it shows itself.
+        """
+        from .figures import draw_label_patches
+
+        return draw_label_patches(self, labels, stage)
+
+    def plot_heat(self, labels: Sequence[str] | None = None, stage: int | None = None) -> "Figure":
+        """The image under the heat map of each label; arguments as for `plot` and `heat_map`."""
+        from .figures import draw_heat
+
+        return draw_heat(self, labels, stage)
+
+    def plot_neighbors(self, x: float, y: float, stage: int = 4) -> "Figure":
+        """The patch at pixel (x, y) of the image and its neighbours in each group (Figure 6 of the paper)."""
+        from .figures import draw_patch_neighbors
+
+        return draw_patch_neighbors(self, x, y, stage)
+
+    def save(self, path: str | os.PathLike[str], labels: Sequence[str] | None = None, stage: int | None = None) -> None:
+        """Write what `plot` draws into an image file; its suffix says the format."""
+        self.plot(labels, stage).savefig(path, dpi=150)
+
+
+def explain(
+    model: GKGNetForImageClassification,
+    processor: BaseImageProcessor,
+    image: ImageLike,
+    labels: Sequence[str] | None = None,
+) -> Explanation:
+    """What each label of an image looked at, from one forward pass.
+
+    Args:
+        model: a GKGNet with its classifier; with or without label nodes.
+        processor: its image processor.
+        image: path, PIL image or array, as `predict` takes them.
+        labels: the labels to explain, by name; default, all of them, highest score first.
+
+    Returns:
+        The graph as arrays, which can draw themselves.
+
+    Raises:
+        ValueError: for a label that the model does not have, what is no readable image, or a processor whose resizing
+            is unknown.
+
+    >>> from gkgnet_hf import GKGNetConfig, create_image_processor
+    >>> config = GKGNetConfig.from_variant("ti", id2label={0: "cat", 1: "dog"})
+    >>> model = GKGNetForImageClassification(config).eval()
+    >>> seen = explain(model, create_image_processor(config), Image.new("RGB", (640, 480)), labels=["dog"])
+    >>> seen.label_stages[4].neighbors.shape, seen.heat_map("dog").shape, seen.boxes(stage=4)[0].astype(int).tolist()
+    ((1, 2, 9), (56, 56), [0, 0, 91, 68])
+    """
+    names = list((model.config.id2label or {}).values())
+    if labels is not None and (unknown := [label for label in labels if label not in names]):
+        raise ValueError(f"The model has no label {', '.join(unknown)}; it has {', '.join(names)}")
+    original, prepared = _read(processor, image)
+    pixel_values = to_pixel_values(processor, [prepared]).to(model.device, model.dtype)
+    with _evaluating(model), torch.inference_mode(), _searches(model) as searches:
+        outputs = model.gkgnet(pixel_values, output_hidden_states=True, output_neighbors=True)
+        label_logits, patch_logits, patch_maps = _parts(model, outputs)
+        looks = label_looks(outputs)
+    logits = label_logits + patch_logits
+    scores = logits.softmax(-1) if model.config.problem_type == "single_label_classification" else logits.sigmoid()
+    scores = logits if model.config.problem_type == "regression" else scores
+    order = (
+        [names.index(label) for label in labels] if labels is not None else scores[0].argsort(descending=True).tolist()
+    )
+    return Explanation(
+        image=original,
+        labels=[names[i] for i in order],
+        scores=scores[0, order].cpu().numpy(),
+        label_logits=label_logits[0, order].cpu().numpy(),
+        patch_logits=patch_logits[0, order].cpu().numpy(),
+        patch_maps=patch_maps[0, order].cpu().numpy(),
+        label_stages={
+            stage: LabelLooks(looks.grid, looks.neighbors[0][order], looks.shares[0][order])
+            for stage, looks in looks.items()
+        },
+        patch_stages={
+            stage: PatchLooks(s.grid, s.source_grid, s.source_side, s.neighbors[0]) for stage, s in searches.items()
+        },
+        area=image_area(processor, *original.size),
+        input_size=(pixel_values.shape[2], pixel_values.shape[3]),
+    )
+
+
+def patch_neighbors(model: nn.Module, pixel_values: Tensor) -> dict[int, PatchLooks]:
+    """What the patches of each stage gathered in its last block, of transformers' and timm's models alike.
+
+    Args:
+        model: a GKGNet of transformers, or a `gkgnet_*` or `pvig_*` of timm. It runs in eval mode.
+        pixel_values: (B, channels, H, W), normalised.
+
+    Returns:
+        Stage number, 1 to 4 → its grids and `neighbors` (B, G, H·W, K).
+
+    Raises:
+        ValueError: if it is another network.
+
+    >>> import timm
+    >>> looks = patch_neighbors(timm.create_model("gkgnet_ti", num_classes=3), torch.zeros(1, 3, 224, 224))
+    >>> looks[1].grid, looks[1].source_grid, looks[1].neighbors.shape
+    ((56, 56), (14, 14), (1, 2, 3136, 9))
+    """
+    with _evaluating(model), torch.inference_mode(), _searches(model) as searches:
+        model(pixel_values)
+    return searches
+
+
+def label_looks(outputs: GKGNetModelOutput) -> dict[int, LabelLooks]:
+    """What the labels of B images gathered: as in `Explanation`, with B in front of each array's shape.
+
+    Args:
+        outputs: of `GKGNetModel`, with hidden states and neighbours.
+    """
+    looks = {}
+    for stage, neighbors in enumerate(outputs.label_neighbors or (), start=1):
+        if neighbors is None:
+            continue
+        patches: Tensor = outputs.hidden_states[stage]  # type: ignore[index]
+        batch, dim, height, width = patches.shape
+        groups = neighbors.shape[1]
+        sources = patches.permute(0, 2, 3, 1).reshape(batch, height * width, groups, dim // groups).transpose(1, 2)
+        ranks = winning_ranks(sources, neighbors)  # (B, G, L, C/G)
+        won = torch.stack([(ranks == k).sum(-1) for k in range(neighbors.shape[3])], dim=-1)  # (B, G, L, K)
+        shares = won.float() / dim
+        looks[stage] = LabelLooks(
+            (height, width), neighbors.transpose(1, 2).cpu().numpy(), shares.transpose(1, 2).cpu().numpy()
+        )
+    return looks
+
+
+def look_of(stages: Mapping[int, Any], stage: int) -> Any:
+    """The entry of a stage; ValueError for a stage that is not there."""
+    if stage not in stages:
+        raise ValueError(f"stage must be one of {', '.join(map(str, stages))}; got {stage}")
+    return stages[stage]
+
+
+def mean_heat(stages: Mapping[int, LabelLooks], label: int) -> NDArray[np.float32]:
+    """The mean of a label's shares over stages, on the finest of their grids."""
+    rows, columns = stages[min(stages)].grid
+    heat = np.zeros((rows, columns), dtype=np.float32)
+    for looks in stages.values():
+        # A stage's patch covers 2×2 of the stage before; at the rim of an odd grid, what is left of them.
+        y, x = _cells(rows, looks.grid[0]), _cells(columns, looks.grid[1])
+        covered = np.bincount(y)[:, None] * np.bincount(x)
+        heat += (looks.share_of_patches(label) / covered)[y[:, None], x]
+    return (heat / len(stages)).astype(np.float32)
+
+
+def _cells(fine: int, coarse: int) -> NDArray[np.int64]:
+    """For each of `fine` positions along an axis, the one of `coarse` that covers it; sides were halved, rounded up."""
+    factor = 1
+    while -(-fine // factor) > coarse:
+        factor *= 2
+    return np.arange(fine) // factor
+
+
+def patch_side(stage: int) -> int:
+    """The side of a patch of a stage, 1 to 4, in pixels of what the network saw."""
+    return 2 ** (stage + 1)
+
+
+def patch_boxes(area: Box, input_size: tuple[int, int], side: int) -> NDArray[np.float32]:
+    """The boxes (rows·columns, 4) in the image of patches of `side` input pixels a side; those at the rim are cut."""
+    left, top, right, bottom = area
+    (y, x) = (np.minimum(np.arange(0, size + side, side), size) / size for size in input_size)
+    x, y = left + x * (right - left), top + y * (bottom - top)
+    boxes = np.empty((len(y) - 1, len(x) - 1, 4), dtype=np.float32)
+    boxes[..., 0], boxes[..., 2] = x[:-1], x[1:]
+    boxes[..., 1], boxes[..., 3] = y[:-1, None], y[1:, None]
+    return boxes.reshape(-1, 4)
+
+
+def image_area(processor: BaseImageProcessor, width: int, height: int) -> Box:
+    """The part of an image that an image processor shows to the network.
+
+    Args:
+        processor: one that resizes to a size, or the shorter side to one, and may then crop the centre.
+        width, height: of the image, in pixels.
+
+    Returns:
+        (left, top, right, bottom) in pixels of the image; beyond its rim where the processor pads.
+
+    Raises:
+        ValueError: for a processor that resizes in another way.
+
+    >>> from transformers import ViTImageProcessor
+    >>> image_area(ViTImageProcessor(size={"height": 224, "width": 224}), 640, 480)
+    (0.0, 0.0, 640.0, 480.0)
+    """
+    new_width, new_height = width, height
+    if getattr(processor, "do_resize", False):
+        size = {name: side for name, side in dict(processor.size).items() if side}  # type: ignore[attr-defined]
+        if size.keys() == {"height", "width"}:
+            new_width, new_height = size["width"], size["height"]
+        elif size.keys() == {"shortest_edge"}:
+            short = min(width, height)
+            new_width, new_height = (int(size["shortest_edge"] * side / short) for side in (width, height))
+        else:
+            raise ValueError(f"Cannot tell which part of an image {type(processor).__name__} shows with size {size}")
+    if getattr(processor, "do_pad", False):
+        raise ValueError(f"Cannot tell which part of an image {type(processor).__name__} shows: it pads")
+    left, top, right, bottom = 0.0, 0.0, float(new_width), float(new_height)
+    if getattr(processor, "do_center_crop", False):
+        crop = dict(processor.crop_size)  # type: ignore[attr-defined]
+        left, top = float((new_width - crop["width"]) // 2), float((new_height - crop["height"]) // 2)
+        right, bottom = left + crop["width"], top + crop["height"]
+    across, down = width / new_width, height / new_height
+    return left * across, top * down, right * across, bottom * down
+
+
+def _parts(model: GKGNetForImageClassification, outputs: GKGNetModelOutput) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits of label nodes (B, L) and of pooled patches (B, L), and what each patch adds to those, (B, L, H4, W4)."""
+    patches: Tensor = outputs.last_hidden_state  # type: ignore[assignment]
+    patch_logits = model.patch_classifier(outputs.pooler_output).float()
+    if model.label_classifier is None:
+        label_logits = torch.zeros_like(patch_logits)
+    else:
+        label_logits = model.label_classifier(outputs.label_hidden_state).float()
+    weight = model.patch_classifier.weight
+    maps = torch.einsum("lc,bchw->blhw", weight.float(), patches.float()) / (patches.shape[2] * patches.shape[3])
+    return label_logits, patch_logits, maps
+
+
+def _read(processor: BaseImageProcessor, image: ImageLike) -> tuple[Image.Image, Any]:
+    """The upright image in its own size, and what the processor is given, as `predict` gives it."""
+    if isinstance(image, (str, os.PathLike)):
+        if not Path(image).is_file():
+            raise FileNotFoundError(f"No image file at {image}")
+        original = open_picture(os.fspath(image), num_channels=num_channels_of(processor))
+        prepared: Any = picture_reader(processor)(os.fspath(image))
+    else:
+        original, prepared = image, image
+    if isinstance(original, np.ndarray):
+        if original.dtype != np.uint8 or original.shape[2:] not in ((), (3,), (4,)):
+            raise ValueError(
+                f"An array must be an 8-bit image (H, W) or (H, W, 3), got {original.dtype} {original.shape}"
+            )
+        original = Image.fromarray(original)
+    return to_rgb(original), prepared
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+@contextmanager
+def _searches(model: nn.Module) -> Iterator[dict[int, PatchLooks]]:
+    """Fills a dictionary, stage number → what its last block's patches gathered, while the model runs in the block."""
+    networks = [module for module in model.modules() if isinstance(module, PyramidVisionGNN)]
+    if len(networks) != 1:
+        raise ValueError(f"The model must be a GKGNet or Pyramid ViG, got {type(model).__name__}")
+    found: dict[int, PatchLooks] = {}
+
+    def keep(number: int, stage: Any) -> Callable[..., None]:
+        def hook(module: PatchGroupKGCN, inputs: tuple[Tensor, Any], output: Tensor) -> None:
+            x, bias = inputs
+            sources, neighbors = module.search(module.fc1(x), bias)
+            found[number] = PatchLooks(
+                grid=(x.shape[2], x.shape[3]),
+                source_grid=(sources.shape[2], sources.shape[3]),
+                source_side=patch_side(number) * stage.pool_ratio,
+                neighbors=neighbors.cpu().numpy(),
+            )
+
+        return hook
+
+    hooks = [
+        stage.blocks[-1].graph.register_forward_hook(keep(number, stage))  # type: ignore[union-attr, index]
+        for number, stage in enumerate(networks[0].stages, start=1)
+    ]
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()

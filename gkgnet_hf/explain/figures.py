@@ -1,0 +1,164 @@
+"""Pictures of an explanation: which patches a label gathered from, its heat map, a patch and its neighbours.
+
+Groups have colours that people with any kind of colour vision tell apart (Okabe and Ito,
+https://jfly.uni-koeln.de/color/), and shapes of their own beside them: each group's outline has another dash.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch, Rectangle
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from .attribution import Explanation
+
+GROUP_COLORS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#F0E442", "#0072B2", "#D55E00", "#999999")
+GROUP_DASHES: tuple[Any, ...] = ("-", "--", ":", "-.")
+PANEL = 4.0  # inches
+PANELS_A_ROW = 4
+
+
+def draw_label_patches(explanation: "Explanation", labels: Sequence[str] | None, stage: int | None) -> Figure:
+    """A panel a label: the patches that it gathered from at a stage, the stronger the more channels they won."""
+    from .attribution import look_of
+
+    _check_has_labels(explanation)
+    stage = max(explanation.label_stages) if stage is None else stage
+    looks = look_of(explanation.label_stages, stage)
+    boxes = explanation.boxes(stage)
+    chosen = _chosen(explanation, labels)
+    figure, panels = _panels(explanation, len(chosen))
+    for label, axes in zip(chosen, panels, strict=True):
+        row = explanation.index(label)
+        axes.set_title(f"{label} {explanation.scores[row]:.0%}")
+        strongest = max(float(looks.shares[row].max()), 1e-9)
+        for group, (patches, shares) in enumerate(zip(looks.neighbors[row], looks.shares[row], strict=True)):
+            for patch, share in zip(patches, shares, strict=True):
+                _box(axes, boxes[patch], group, fill=0.1 + 0.5 * float(share) / strongest, inset=group)
+    _legend(figure, looks.neighbors.shape[1])
+    return figure
+
+
+def draw_heat(explanation: "Explanation", labels: Sequence[str] | None, stage: int | None) -> Figure:
+    """A panel a label: the image under the label's heat map."""
+    _check_has_labels(explanation)
+    chosen = _chosen(explanation, labels)
+    figure, panels = _panels(explanation, len(chosen))
+    for label, axes in zip(chosen, panels, strict=True):
+        axes.set_title(f"{label} {explanation.scores[explanation.index(label)]:.0%}")
+        draw_map(axes, explanation, explanation.heat_map(label, stage), stage or min(explanation.label_stages))
+    return figure
+
+
+def draw_map(axes: Axes, explanation: "Explanation", heat: NDArray[np.float32], stage: int) -> None:
+    """A map (rows, columns) on a stage's grid over the image; negative values are left out."""
+    boxes = explanation.boxes(stage)
+    extent = (boxes[0, 0], boxes[-1, 2], boxes[-1, 3], boxes[0, 1])
+    positive = np.maximum(heat, 0) / max(float(heat.max()), 1e-9)
+    axes.imshow(heat, cmap="inferno", alpha=0.75 * np.sqrt(positive), extent=extent, interpolation="nearest")
+    axes.set_xlim(0, explanation.image.width)
+    axes.set_ylim(explanation.image.height, 0)
+
+
+def draw_patch_neighbors(explanation: "Explanation", x: float, y: float, stage: int) -> Figure:
+    """The patch at a pixel of the image, and lines to its neighbours in each group."""
+    from .attribution import look_of, patch_boxes
+
+    looks = look_of(explanation.patch_stages, stage)
+    patch = patch_at(explanation, x, y, stage)
+    home = explanation.boxes(stage)[patch]
+    sources = patch_boxes(explanation.area, explanation.input_size, looks.source_side)
+    columns = -(-explanation.input_size[1] // looks.source_side)
+    figure, (axes,) = _panels(explanation, 1)
+    axes.set_title(f"Stage {stage}: one patch and its neighbours")
+    for group, neighbors in enumerate(looks.neighbors[:, patch]):
+        for neighbor in neighbors:
+            # At the rim the pooling leaves out what does not fill a cell, so that the rows of both grids may differ.
+            box = sources[neighbor // looks.source_grid[1] * columns + neighbor % looks.source_grid[1]]
+            _box(axes, box, group, fill=0.3, inset=group)
+            ends = np.stack((_center(home), _center(box)), axis=1)
+            axes.plot(*ends, color=_color(group), linewidth=1.2, linestyle=GROUP_DASHES[group % len(GROUP_DASHES)])
+    axes.add_patch(Rectangle(*_corner(home), fill=False, edgecolor="white", linewidth=4))
+    axes.add_patch(Rectangle(*_corner(home), fill=False, edgecolor="black", linewidth=2))
+    _legend(figure, looks.neighbors.shape[0])
+    return figure
+
+
+def patch_at(explanation: "Explanation", x: float, y: float, stage: int) -> int:
+    """The patch of a stage, counted row by row, at pixel (x, y) of the image; ValueError outside what was seen."""
+    boxes = explanation.boxes(stage)
+    inside = (boxes[:, 0] <= x) & (x < boxes[:, 2]) & (boxes[:, 1] <= y) & (y < boxes[:, 3])
+    if not inside.any():
+        left, top, right, bottom = explanation.area
+        raise ValueError(
+            f"No patch at ({x:g}, {y:g}): the network saw x {left:g} to {right:g}, y {top:g} to {bottom:g}"
+        )
+    return int(inside.argmax())
+
+
+def _check_has_labels(explanation: "Explanation") -> None:
+    if not explanation.label_stages:
+        raise ValueError("The network has no label nodes: plot_neighbors draws its patches")
+
+
+def _chosen(explanation: "Explanation", labels: Sequence[str] | None) -> list[str]:
+    if labels is not None:
+        return list(labels)
+    return [explanation.labels[row] for row in np.argsort(-explanation.scores, kind="stable")[:3]]
+
+
+def _panels(explanation: "Explanation", count: int) -> tuple[Figure, list[Axes]]:
+    """A figure with the image in each of `count` panels."""
+    if count < 1:
+        raise ValueError("There must be one label or more to draw, got none")
+    rows, columns = -(-count // PANELS_A_ROW), min(count, PANELS_A_ROW)
+    height = PANEL * min(2.0, max(0.5, explanation.image.height / explanation.image.width)) + 0.6
+    figure = Figure(figsize=(PANEL * columns, height * rows), layout="constrained")
+    panels = [axes for row in figure.subplots(rows, columns, squeeze=False) for axes in row]
+    for axes in panels:
+        axes.set_axis_off()
+    for axes in panels[:count]:
+        axes.imshow(explanation.image)
+    return figure, panels[:count]
+
+
+def _box(axes: Axes, box: NDArray[np.float32], group: int, fill: float, inset: int) -> None:
+    """A filled outline in a group's colour; each further group's lies a little inside, so that both are seen."""
+    (left, top), width, height = _corner(box)
+    by_x, by_y = 0.06 * inset * width, 0.06 * inset * height
+    corner, width, height = (left + by_x, top + by_y), width - 2 * by_x, height - 2 * by_y
+    dash = GROUP_DASHES[group % len(GROUP_DASHES)]
+    color = _color(group)
+    axes.add_patch(Rectangle(corner, width, height, facecolor=color, alpha=fill, edgecolor="none"))
+    axes.add_patch(Rectangle(corner, width, height, fill=False, edgecolor=color, linewidth=1.8, linestyle=dash))
+
+
+def _corner(box: NDArray[np.float32]) -> tuple[tuple[float, float], float, float]:
+    left, top, right, bottom = box.tolist()
+    return (left, top), right - left, bottom - top
+
+
+def _center(box: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.array([(box[0] + box[2]) / 2, (box[1] + box[3]) / 2], dtype=np.float32)
+
+
+def _color(group: int) -> str:
+    return GROUP_COLORS[group % len(GROUP_COLORS)]
+
+
+def _legend(figure: Figure, num_groups: int) -> None:
+    handles = [
+        Patch(
+            facecolor="none",
+            edgecolor=_color(group),
+            linewidth=1.8,
+            linestyle=GROUP_DASHES[group % len(GROUP_DASHES)],
+            label=f"group {group + 1}",
+        )
+        for group in range(num_groups)
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=num_groups, frameon=False)

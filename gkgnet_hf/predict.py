@@ -132,7 +132,7 @@ def predict_scores(
         collate_fn=partial(read_images, processor),
     )
     scores = [np.empty((0, len(model_label_names(model))), dtype=np.float32)]
-    with _eval_mode(model):
+    with eval_mode(model):
         for i, pixel_values in enumerate(tqdm(loader, desc="Scoring images", unit="batch")):
             scores.append(score_images(model, pixel_values))
             check_not_nan(scores[-1], first_image=i * batch_size)  # now, not after all the others
@@ -225,7 +225,7 @@ def probabilities(logits: Tensor, problem_type: str | None) -> NDArray[np.float3
 
 
 @contextmanager
-def _eval_mode(model: nn.Module) -> Iterator[None]:
+def eval_mode(model: nn.Module) -> Iterator[None]:
     """The whole model in eval mode, and afterwards every part in its own mode again."""
     modes = {module: module.training for module in model.modules()}
     model.eval()

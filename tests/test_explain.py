@@ -10,7 +10,6 @@ from transformers import CLIPImageProcessor, ViTImageProcessor
 from gkgnet_hf import GKGNetConfig, GKGNetForImageClassification, create_image_processor
 from gkgnet_hf.explain import explain, image_area, patch_neighbors
 from gkgnet_hf.explain.attribution import label_looks
-from gkgnet_hf.explain.figures import patch_at
 from gkgnet_hf.modeling.group_knn import max_relative_reference
 from gkgnet_hf.predict import predict_scores
 
@@ -64,14 +63,14 @@ class TestShares:
         with torch.inference_mode():
             outputs = model.gkgnet(pixel_values, output_hidden_states=True, output_neighbors=True)
         without_share = 0
-        for stage, looks in label_looks(outputs).items():
-            neighbors = torch.from_numpy(looks.neighbors).transpose(1, 2)  # (B, G, L, K)
-            shares = torch.from_numpy(looks.shares).transpose(1, 2)
-            patches = outputs.hidden_states[stage].flatten(2).transpose(1, 2)  # (B, H·W, C)
-            sources = patches.unflatten(2, (2, -1)).transpose(1, 2)  # (B, G, H·W, C/G)
+        for stage, looks in label_looks(outputs, image=1).items():
+            neighbors = torch.from_numpy(looks.neighbors).transpose(0, 1)[None]  # (1, G, L, K)
+            shares = torch.from_numpy(looks.shares).transpose(0, 1)[None]
+            patches = outputs.hidden_states[stage][1:].flatten(2).transpose(1, 2)  # (1, H·W, C)
+            sources = patches.unflatten(2, (2, -1)).transpose(1, 2)  # (1, G, H·W, C/G)
             ends = sources.gather(2, neighbors.flatten(2)[..., None].expand(-1, -1, -1, sources.shape[-1]))
-            ends = ends.unflatten(2, neighbors.shape[2:])  # (B, G, L, K, C/G)
-            message = max_relative_reference(torch.zeros(2, 2, 4, sources.shape[-1]), sources, neighbors)
+            ends = ends.unflatten(2, neighbors.shape[2:])  # (1, G, L, K, C/G)
+            message = max_relative_reference(torch.zeros(1, 2, 4, sources.shape[-1]), sources, neighbors)
             for k in range(neighbors.shape[3]):
                 others = [i for i in range(neighbors.shape[3]) if i != k]
                 left = ends[:, :, :, others].max(3).values
@@ -169,10 +168,10 @@ class TestPlaces:
         np.testing.assert_allclose(boxes[-1], [96, 32, 100, 36], rtol=1e-6)
 
     def test_the_patch_of_a_pixel_is_the_one_whose_box_holds_it(self, seen):
-        assert patch_at(seen, 0, 0, stage=4) == 0
-        assert patch_at(seen, 89.9, 59.9, stage=4) == 3
+        assert seen.patch_at(0, 0, stage=4) == 0
+        assert seen.patch_at(89.9, 59.9, stage=4) == 3
         with pytest.raises(ValueError, match="the network saw x 0 to 90, y 0 to 60"):
-            patch_at(seen, 90, 10, stage=4)
+            seen.patch_at(90, 10, stage=4)
 
 
 class TestPatchNeighbors:

@@ -26,6 +26,7 @@ from ..modeling.group_knn import winning_ranks
 from ..modeling.image_processing_gkgnet import num_channels_of, to_pixel_values, to_rgb
 from ..modeling.modeling_gkgnet import GKGNetForImageClassification, GKGNetModelOutput
 from ..modeling.vision_gnn import PatchGroupKGCN, PyramidVisionGNN
+from ..predict import eval_mode, model_label_names, probabilities
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 ImageLike = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
 
 Box = tuple[float, float, float, float]
+
+NO_LABEL_NODES = "The network has no label nodes; patch_maps and plot_neighbors show its patches"
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,7 @@ class Explanation:
         """
         row = self.index(label)
         if not self.label_stages:
-            raise ValueError("The network has no label nodes: see patch_maps, which says what each patch adds")
+            raise ValueError(NO_LABEL_NODES)
         if stage is not None:
             return look_of(self.label_stages, stage).share_of_patches(row)
         return mean_heat(self.label_stages, row)
@@ -139,31 +142,72 @@ class Explanation:
         left, top, right, bottom = self.boxes(stage or min(self.label_stages))[heat.argmax()].tolist()
         return left, top, right, bottom
 
+    def source_boxes(self, stage: int) -> NDArray[np.float32]:
+        """The boxes, as in `boxes`, of what a stage's patches gathered from: positions in its `source_grid`."""
+        looks: PatchLooks = look_of(self.patch_stages, stage)
+        boxes = patch_boxes(self.area, self.input_size, looks.source_side)
+        # The pooling leaves out what does not fill a cell at the rim.
+        columns = -(-self.input_size[1] // looks.source_side)
+        return boxes.reshape(-1, columns, 4)[: looks.source_grid[0], : looks.source_grid[1]].reshape(-1, 4)
+
+    def patch_at(self, x: float, y: float, stage: int) -> int:
+        """The patch of a stage, counted row by row, at pixel (x, y) of the image; ValueError outside of `area`."""
+        boxes = self.boxes(stage)
+        inside = (boxes[:, 0] <= x) & (x < boxes[:, 2]) & (boxes[:, 1] <= y) & (y < boxes[:, 3])
+        if not inside.any():
+            left, top, right, bottom = self.area
+            raise ValueError(
+                f"No patch at ({x:g}, {y:g}): the network saw x {left:g} to {right:g}, y {top:g} to {bottom:g}"
+            )
+        return int(inside.argmax())
+
     def plot(self, labels: Sequence[str] | None = None, stage: int | None = None) -> "Figure":
         """The image with each label's patches, one colour a group (Figure 5 of the paper).
 
         Args:
             labels: the labels to draw, one a panel; default, the three of highest score.
-            stage: which stage's patches; default, the last one with label nodes.
+            stage: which stage's patches, 1 to 4; default, the last one with label nodes.
 
         Returns:
             A matplotlib figure. In a notebook it shows itself.
+
+        Raises:
+            ValueError: for a label or a stage that is not there, or a network without label nodes.
         """
         from .figures import draw_label_patches
 
-        return draw_label_patches(self, labels, stage)
+        if not self.label_stages:
+            raise ValueError(NO_LABEL_NODES)
+        stage = max(self.label_stages) if stage is None else stage
+        look_of(self.label_stages, stage)
+        return draw_label_patches(self, self._drawn(labels), stage)
 
     def plot_heat(self, labels: Sequence[str] | None = None, stage: int | None = None) -> "Figure":
         """The image under the heat map of each label; arguments as for `plot` and `heat_map`."""
-        from .figures import draw_heat
+        maps = {label: self.heat_map(label, stage) for label in self._drawn(labels)}
+        return self.plot_maps(maps, stage or min(self.label_stages))
 
-        return draw_heat(self, labels, stage)
+    def plot_maps(self, maps: Mapping[str, NDArray[np.float32]], stage: int = 4) -> "Figure":
+        """The image under maps of other origin, such as `patch_maps` or `gradient_heat`.
+
+        Args:
+            maps: label → map (rows, columns) on the grid of `stage`. Negative values are left out.
+            stage: 1 to 4.
+        """
+        from .figures import draw_maps
+
+        return draw_maps(self, maps, stage)
 
     def plot_neighbors(self, x: float, y: float, stage: int = 4) -> "Figure":
         """The patch at pixel (x, y) of the image and its neighbours in each group (Figure 6 of the paper)."""
         from .figures import draw_patch_neighbors
 
-        return draw_patch_neighbors(self, x, y, stage)
+        return draw_patch_neighbors(self, self.patch_at(x, y, stage), stage)
+
+    def _drawn(self, labels: Sequence[str] | None) -> list[str]:
+        if labels is not None:
+            return list(labels)
+        return [self.labels[row] for row in np.argsort(-self.scores, kind="stable")[:3]]
 
     def save(self, path: str | os.PathLike[str], labels: Sequence[str] | None = None, stage: int | None = None) -> None:
         """Write what `plot` draws into an image file; its suffix says the format."""
@@ -198,31 +242,25 @@ def explain(
     >>> seen.label_stages[4].neighbors.shape, seen.heat_map("dog").shape, seen.boxes(stage=4)[0].astype(int).tolist()
     ((1, 2, 9), (56, 56), [0, 0, 91, 68])
     """
-    names = list((model.config.id2label or {}).values())
-    if labels is not None and (unknown := [label for label in labels if label not in names]):
-        raise ValueError(f"The model has no label {', '.join(unknown)}; it has {', '.join(names)}")
-    original, prepared = _read(processor, image)
+    chosen = None if labels is None else label_rows(model, labels)
+    original, prepared = read_image(processor, image)
     pixel_values = to_pixel_values(processor, [prepared]).to(model.device, model.dtype)
-    with _evaluating(model), torch.inference_mode(), _searches(model) as searches:
+    with eval_mode(model), torch.inference_mode(), _searches(model) as searches:
         outputs = model.gkgnet(pixel_values, output_hidden_states=True, output_neighbors=True)
         label_logits, patch_logits, patch_maps = _parts(model, outputs)
         looks = label_looks(outputs)
-    logits = label_logits + patch_logits
-    scores = logits.softmax(-1) if model.config.problem_type == "single_label_classification" else logits.sigmoid()
-    scores = logits if model.config.problem_type == "regression" else scores
-    order = (
-        [names.index(label) for label in labels] if labels is not None else scores[0].argsort(descending=True).tolist()
-    )
+    scores = probabilities(label_logits + patch_logits, model.config.problem_type)[0]
+    order = np.argsort(-scores, kind="stable").tolist() if chosen is None else chosen
+    names = model_label_names(model)
     return Explanation(
         image=original,
         labels=[names[i] for i in order],
-        scores=scores[0, order].cpu().numpy(),
+        scores=scores[order],
         label_logits=label_logits[0, order].cpu().numpy(),
         patch_logits=patch_logits[0, order].cpu().numpy(),
         patch_maps=patch_maps[0, order].cpu().numpy(),
         label_stages={
-            stage: LabelLooks(looks.grid, looks.neighbors[0][order], looks.shares[0][order])
-            for stage, looks in looks.items()
+            stage: LabelLooks(looks.grid, looks.neighbors[order], looks.shares[order]) for stage, looks in looks.items()
         },
         patch_stages={
             stage: PatchLooks(s.grid, s.source_grid, s.source_side, s.neighbors[0]) for stage, s in searches.items()
@@ -230,6 +268,14 @@ def explain(
         area=image_area(processor, *original.size),
         input_size=(pixel_values.shape[2], pixel_values.shape[3]),
     )
+
+
+def label_rows(model: GKGNetForImageClassification, labels: Sequence[str]) -> list[int]:
+    """The rows of a model's scores that labels stand for, by name; ValueError for a name that it does not have."""
+    rows = {name: row for row, name in enumerate(model_label_names(model))}
+    if unknown := [label for label in labels if label not in rows]:
+        raise ValueError(f"The model has no label {', '.join(unknown)}; it has {', '.join(rows)}")
+    return [rows[label] for label in labels]
 
 
 def patch_neighbors(model: nn.Module, pixel_values: Tensor) -> dict[int, PatchLooks]:
@@ -250,30 +296,32 @@ def patch_neighbors(model: nn.Module, pixel_values: Tensor) -> dict[int, PatchLo
     >>> looks[1].grid, looks[1].source_grid, looks[1].neighbors.shape
     ((56, 56), (14, 14), (1, 2, 3136, 9))
     """
-    with _evaluating(model), torch.inference_mode(), _searches(model) as searches:
+    with eval_mode(model), torch.inference_mode(), _searches(model) as searches:
         model(pixel_values)
     return searches
 
 
-def label_looks(outputs: GKGNetModelOutput) -> dict[int, LabelLooks]:
-    """What the labels of B images gathered: as in `Explanation`, with B in front of each array's shape.
+def label_looks(outputs: GKGNetModelOutput, image: int = 0) -> dict[int, LabelLooks]:
+    """What the labels of one image of a batch gathered, by stage.
 
     Args:
-        outputs: of `GKGNetModel`, with hidden states and neighbours.
+        outputs: of `GKGNetModel` or `GKGNetForImageClassification`, with hidden states and neighbours.
+        image: its row of the batch.
     """
     looks = {}
     for stage, neighbors in enumerate(outputs.label_neighbors or (), start=1):
         if neighbors is None:
             continue
-        patches: Tensor = outputs.hidden_states[stage]  # type: ignore[index]
-        batch, dim, height, width = patches.shape
-        groups = neighbors.shape[1]
-        sources = patches.permute(0, 2, 3, 1).reshape(batch, height * width, groups, dim // groups).transpose(1, 2)
-        ranks = winning_ranks(sources, neighbors)  # (B, G, L, C/G)
-        won = torch.stack([(ranks == k).sum(-1) for k in range(neighbors.shape[3])], dim=-1)  # (B, G, L, K)
-        shares = won.float() / dim
+        patches: Tensor = outputs.hidden_states[stage][image]  # type: ignore[index]
+        dim, height, width = patches.shape
+        neighbors = neighbors[image]  # (G, L, K)
+        sources = patches.flatten(1).unflatten(0, (len(neighbors), -1)).mT  # (G, H·W, C/G)
+        ranks = winning_ranks(sources[None], neighbors[None])[0]  # (G, L, C/G)
+        won = torch.stack([(ranks == k).sum(-1) for k in range(neighbors.shape[2])], dim=-1)  # (G, L, K)
         looks[stage] = LabelLooks(
-            (height, width), neighbors.transpose(1, 2).cpu().numpy(), shares.transpose(1, 2).cpu().numpy()
+            grid=(height, width),
+            neighbors=neighbors.transpose(0, 1).cpu().numpy(),
+            shares=(won.transpose(0, 1) / dim).float().cpu().numpy(),
         )
     return looks
 
@@ -287,14 +335,15 @@ def look_of(stages: Mapping[int, Any], stage: int) -> Any:
 
 def mean_heat(stages: Mapping[int, LabelLooks], label: int) -> NDArray[np.float32]:
     """The mean of a label's shares over stages, on the finest of their grids."""
-    rows, columns = stages[min(stages)].grid
-    heat = np.zeros((rows, columns), dtype=np.float32)
-    for looks in stages.values():
-        # A stage's patch covers 2×2 of the stage before; at the rim of an odd grid, what is left of them.
-        y, x = _cells(rows, looks.grid[0]), _cells(columns, looks.grid[1])
-        covered = np.bincount(y)[:, None] * np.bincount(x)
-        heat += (looks.share_of_patches(label) / covered)[y[:, None], x]
-    return (heat / len(stages)).astype(np.float32)
+    grid = stages[min(stages)].grid
+    return np.mean([spread(looks.share_of_patches(label), grid) for looks in stages.values()], axis=0)
+
+
+def spread(heat: NDArray[np.float32], grid: tuple[int, int]) -> NDArray[np.float32]:
+    """A stage's map on the grid of an earlier stage: each patch divides its heat among those that it covers."""
+    # A patch covers 2×2 of the stage before; at the rim of an odd grid, what is left of them.
+    y, x = _cells(grid[0], heat.shape[0]), _cells(grid[1], heat.shape[1])
+    return (heat / (np.bincount(y)[:, None] * np.bincount(x)))[y[:, None], x].astype(np.float32)
 
 
 def _cells(fine: int, coarse: int) -> NDArray[np.int64]:
@@ -372,7 +421,7 @@ def _parts(model: GKGNetForImageClassification, outputs: GKGNetModelOutput) -> t
     return label_logits, patch_logits, maps
 
 
-def _read(processor: BaseImageProcessor, image: ImageLike) -> tuple[Image.Image, Any]:
+def read_image(processor: BaseImageProcessor, image: ImageLike) -> tuple[Image.Image, Any]:
     """The upright image in its own size, and what the processor is given, as `predict` gives it."""
     if isinstance(image, (str, os.PathLike)):
         if not Path(image).is_file():
@@ -388,17 +437,6 @@ def _read(processor: BaseImageProcessor, image: ImageLike) -> tuple[Image.Image,
             )
         original = Image.fromarray(original)
     return to_rgb(original), prepared
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 @contextmanager

@@ -4,7 +4,7 @@ Groups have colours that people with any kind of colour vision tell apart (Okabe
 https://jfly.uni-koeln.de/color/), and shapes of their own beside them: each group's outline has another dash.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,17 +22,12 @@ PANEL = 4.0  # inches
 PANELS_A_ROW = 4
 
 
-def draw_label_patches(explanation: "Explanation", labels: Sequence[str] | None, stage: int | None) -> Figure:
+def draw_label_patches(explanation: "Explanation", labels: Sequence[str], stage: int) -> Figure:
     """A panel a label: the patches that it gathered from at a stage, the stronger the more channels they won."""
-    from .attribution import look_of
-
-    _check_has_labels(explanation)
-    stage = max(explanation.label_stages) if stage is None else stage
-    looks = look_of(explanation.label_stages, stage)
+    looks = explanation.label_stages[stage]
     boxes = explanation.boxes(stage)
-    chosen = _chosen(explanation, labels)
-    figure, panels = _panels(explanation, len(chosen))
-    for label, axes in zip(chosen, panels, strict=True):
+    figure, panels = _panels(explanation, len(labels))
+    for label, axes in zip(labels, panels, strict=True):
         row = explanation.index(label)
         axes.set_title(f"{label} {explanation.scores[row]:.0%}")
         strongest = max(float(looks.shares[row].max()), 1e-9)
@@ -43,42 +38,31 @@ def draw_label_patches(explanation: "Explanation", labels: Sequence[str] | None,
     return figure
 
 
-def draw_heat(explanation: "Explanation", labels: Sequence[str] | None, stage: int | None) -> Figure:
-    """A panel a label: the image under the label's heat map."""
-    _check_has_labels(explanation)
-    chosen = _chosen(explanation, labels)
-    figure, panels = _panels(explanation, len(chosen))
-    for label, axes in zip(chosen, panels, strict=True):
+def draw_maps(explanation: "Explanation", maps: Mapping[str, NDArray[np.float32]], stage: int) -> Figure:
+    """A panel a label: the image under a map (rows, columns) on a stage's grid; negative values are left out."""
+    figure, panels = _panels(explanation, len(maps))
+    boxes = explanation.boxes(stage)
+    extent = (boxes[0, 0], boxes[-1, 2], boxes[-1, 3], boxes[0, 1])
+    for (label, heat), axes in zip(maps.items(), panels, strict=True):
         axes.set_title(f"{label} {explanation.scores[explanation.index(label)]:.0%}")
-        draw_map(axes, explanation, explanation.heat_map(label, stage), stage or min(explanation.label_stages))
+        if heat.size != len(boxes):
+            raise ValueError(f"The map of {label} is {heat.shape}, stage {stage} has {len(boxes)} patches")
+        strength = np.sqrt(np.maximum(heat, 0) / max(float(heat.max()), 1e-9))
+        axes.imshow(heat, cmap="inferno", alpha=0.75 * strength, extent=extent, interpolation="nearest")
+        axes.set_xlim(0, explanation.image.width)
+        axes.set_ylim(explanation.image.height, 0)
     return figure
 
 
-def draw_map(axes: Axes, explanation: "Explanation", heat: NDArray[np.float32], stage: int) -> None:
-    """A map (rows, columns) on a stage's grid over the image; negative values are left out."""
-    boxes = explanation.boxes(stage)
-    extent = (boxes[0, 0], boxes[-1, 2], boxes[-1, 3], boxes[0, 1])
-    positive = np.maximum(heat, 0) / max(float(heat.max()), 1e-9)
-    axes.imshow(heat, cmap="inferno", alpha=0.75 * np.sqrt(positive), extent=extent, interpolation="nearest")
-    axes.set_xlim(0, explanation.image.width)
-    axes.set_ylim(explanation.image.height, 0)
-
-
-def draw_patch_neighbors(explanation: "Explanation", x: float, y: float, stage: int) -> Figure:
-    """The patch at a pixel of the image, and lines to its neighbours in each group."""
-    from .attribution import look_of, patch_boxes
-
-    looks = look_of(explanation.patch_stages, stage)
-    patch = patch_at(explanation, x, y, stage)
-    home = explanation.boxes(stage)[patch]
-    sources = patch_boxes(explanation.area, explanation.input_size, looks.source_side)
-    columns = -(-explanation.input_size[1] // looks.source_side)
+def draw_patch_neighbors(explanation: "Explanation", patch: int, stage: int) -> Figure:
+    """A patch of a stage, and lines to its neighbours in each group."""
+    looks = explanation.patch_stages[stage]
+    home, sources = explanation.boxes(stage)[patch], explanation.source_boxes(stage)
     figure, (axes,) = _panels(explanation, 1)
     axes.set_title(f"Stage {stage}: one patch and its neighbours")
     for group, neighbors in enumerate(looks.neighbors[:, patch]):
         for neighbor in neighbors:
-            # At the rim the pooling leaves out what does not fill a cell, so that the rows of both grids may differ.
-            box = sources[neighbor // looks.source_grid[1] * columns + neighbor % looks.source_grid[1]]
+            box = sources[neighbor]
             _box(axes, box, group, fill=0.3, inset=group)
             ends = np.stack((_center(home), _center(box)), axis=1)
             axes.plot(*ends, color=_color(group), linewidth=1.2, linestyle=GROUP_DASHES[group % len(GROUP_DASHES)])
@@ -86,29 +70,6 @@ def draw_patch_neighbors(explanation: "Explanation", x: float, y: float, stage: 
     axes.add_patch(Rectangle(*_corner(home), fill=False, edgecolor="black", linewidth=2))
     _legend(figure, looks.neighbors.shape[0])
     return figure
-
-
-def patch_at(explanation: "Explanation", x: float, y: float, stage: int) -> int:
-    """The patch of a stage, counted row by row, at pixel (x, y) of the image; ValueError outside what was seen."""
-    boxes = explanation.boxes(stage)
-    inside = (boxes[:, 0] <= x) & (x < boxes[:, 2]) & (boxes[:, 1] <= y) & (y < boxes[:, 3])
-    if not inside.any():
-        left, top, right, bottom = explanation.area
-        raise ValueError(
-            f"No patch at ({x:g}, {y:g}): the network saw x {left:g} to {right:g}, y {top:g} to {bottom:g}"
-        )
-    return int(inside.argmax())
-
-
-def _check_has_labels(explanation: "Explanation") -> None:
-    if not explanation.label_stages:
-        raise ValueError("The network has no label nodes: plot_neighbors draws its patches")
-
-
-def _chosen(explanation: "Explanation", labels: Sequence[str] | None) -> list[str]:
-    if labels is not None:
-        return list(labels)
-    return [explanation.labels[row] for row in np.argsort(-explanation.scores, kind="stable")[:3]]
 
 
 def _panels(explanation: "Explanation", count: int) -> tuple[Figure, list[Axes]]:

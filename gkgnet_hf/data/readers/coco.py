@@ -62,6 +62,44 @@ def load_coco(
 
 def read_coco(path: Path, options: ReadOptions) -> Splits | None:
     """A file in COCO's format, or those of a folder: in `annotations/`, in the folder, or in one for each split."""
+    files = _files(path)
+    if not files:
+        return None
+    return {split: partial(_read, file, None, options, split) for split, file in files.items()}
+
+
+Boxes = dict[str, list[tuple[float, float, float, float]]]
+
+
+def read_boxes(path: str | os.PathLike[str], split: str) -> dict[Any, Boxes]:
+    """The boxes in the annotation file of a split: image id → label → (left, top, right, bottom) in pixels.
+
+    Args:
+        path: a file in COCO's format, or the folder of a dataset.
+        split: name of the split as `MultiLabelSource.split_read` gives it.
+
+    Raises:
+        ValueError: if no file in COCO's format is there for this split, or an instance has no box.
+    """
+    files = _files(Path(path))
+    if split not in files:
+        raise ValueError(
+            f"{path} has no COCO file with boxes for the split {split}; it has {', '.join(files) or 'none'}"
+        )
+    coco = _parse(files[split])
+    names = {category["id"]: str(category["name"]) for category in coco.dataset["categories"]}
+    boxes: dict[Any, Boxes] = {}
+    for instance in coco.dataset["annotations"]:
+        if len(instance.get("bbox") or ()) != 4:
+            raise ValueError(f"{files[split]}: annotation {instance.get('id')} has no bbox")
+        left, top, width, height = map(float, instance["bbox"])
+        found = boxes.setdefault(instance["image_id"], {}).setdefault(names[instance["category_id"]], [])
+        found.append((left, top, left + width, top + height))
+    return boxes
+
+
+def _files(path: Path) -> dict[str, Path]:
+    """The annotation file of each split."""
     files: dict[str, Path] = {}
     for file in _candidates(path):
         if not _may_be_coco(file):
@@ -75,9 +113,7 @@ def read_coco(path: Path, options: ReadOptions) -> Splits | None:
                 f"{path} has several annotation files: {files[split].name}, {file.name}; name the one to read"
             )
         files[split] = file
-    if not files:
-        return None
-    return {split: partial(_read, file, None, options, split) for split, file in files.items()}
+    return files
 
 
 def _candidates(path: Path) -> Iterator[Path]:

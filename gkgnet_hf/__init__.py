@@ -1,22 +1,29 @@
 """GKGNet for Hugging Face transformers and timm. Importing it registers the models with both."""
 
-from transformers import (
-    AutoBackbone,
-    AutoConfig,
-    AutoImageProcessor,
-    AutoModel,
-    AutoModelForImageClassification,
-    ViTImageProcessor,
-    ViTImageProcessorPil,
-)
+import sys
+from pathlib import PurePath
+from typing import TYPE_CHECKING
 
-from .hub.released import load_backbone_checkpoint, load_released_checkpoint
-from .modeling import timm_gkgnet  # noqa: F401, registers gkgnet_* and pvig_*
-from .modeling.configuration_gkgnet import GKGNetConfig
-from .modeling.configuration_gkgnet import __version__ as __version__
-from .modeling.image_processing_gkgnet import create_image_processor
-from .modeling.modeling_gkgnet import GKGNetBackbone, GKGNetForImageClassification, GKGNetModel
-from .modeling.vision_gnn import optimize_for_inference
+from .lazy import lazily
+
+
+def _is_the_command() -> bool:
+    """Whether this process is `gkgnet-hf` or `python -m gkgnet_hf`, which load PyTorch only when they need it."""
+    program = sys.argv[0] if sys.argv else ""
+    if program == "-m":  # as long as Python looks for the module
+        return ("-m", __name__) in zip(sys.orig_argv, sys.orig_argv[1:], strict=False)
+    return PurePath(program).stem == "gkgnet-hf"
+
+
+if TYPE_CHECKING or not _is_the_command():
+    from .hub.released import load_backbone_checkpoint, load_released_checkpoint
+    from .modeling.configuration_gkgnet import GKGNetConfig
+    from .modeling.configuration_gkgnet import __version__ as __version__
+    from .modeling.image_processing_gkgnet import create_image_processor
+    from .modeling.modeling_gkgnet import GKGNetBackbone, GKGNetForImageClassification, GKGNetModel
+    from .modeling.vision_gnn import optimize_for_inference
+else:
+    __getattr__, __dir__ = lazily(__name__)
 
 __all__ = [
     "GKGNetBackbone",
@@ -28,11 +35,3 @@ __all__ = [
     "load_released_checkpoint",
     "optimize_for_inference",
 ]
-
-AutoConfig.register("gkgnet", GKGNetConfig)
-AutoModel.register(GKGNetConfig, GKGNetModel)
-AutoModelForImageClassification.register(GKGNetConfig, GKGNetForImageClassification)
-AutoBackbone.register(GKGNetConfig, GKGNetBackbone)
-AutoImageProcessor.register(
-    GKGNetConfig, image_processor_classes={"torchvision": ViTImageProcessor, "pil": ViTImageProcessorPil}
-)

@@ -1,4 +1,7 @@
-"""The command `gkgnet-hf`: every subcommand is one call into the library."""
+"""The command `gkgnet-hf`: every subcommand is one call into the library.
+
+A command imports what it calls, so that help and usage errors come at once.
+"""
 
 import csv
 import dataclasses
@@ -6,55 +9,30 @@ import inspect
 import io
 import json
 import logging
+import os
 import sys
 import textwrap
+import traceback
 from collections.abc import Callable
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, get_type_hints
 
-import torch
 import typer
-from accelerate import PartialState
-from datasets import Dataset, Image
-from huggingface_hub import create_repo, upload_folder
-from huggingface_hub.errors import HTTPError, StrictDataclassError
-from huggingface_hub.utils import validate_repo_id
-from safetensors import SafetensorError
-from transformers import AutoImageProcessor, TrainingArguments, ViTImageProcessor
 
-from .data.checks import check_images
-from .data.digits import make_digits
-from .data.imagefolder import write_imagefolder
-from .data.inspection import check_sheet, describe, load_splits_to_inspect, write_contact_sheet
-from .data.label_sets import read_labels
-from .data.labels import label_names
-from .data.sources import MultiLabelSource, load_multilabel_dataset
-from .evaluation.label_order import check_label_count, check_label_order
-from .evaluation.results import Evaluation
-from .evaluation.results import evaluate as evaluate_model
-from .export import Format as ExportFormat
-from .export import export_model
-from .files import written_whole
-from .hub.card import write_card
-from .hub.convert import Format, convert_checkpoint
-from .hub.push import push_folder
-from .hub.released import load_released_checkpoint
-from .modeling.configuration_gkgnet import __version__
-from .modeling.modeling_gkgnet import GKGNetForImageClassification
-from .predict import find_images, load_model, model_label_names
-from .predict import predict as predict_labels
-from .training.arguments import DataArguments, ModelArguments, MultiLabelTrainingArguments
-from .training.experiment import run_training
-from .training.recipe import read_recipe, recipe_names
+from .training.arguments import DataArguments, ModelArguments, OwnTrainingArguments, recipe_names
+
+if TYPE_CHECKING:
+    from transformers import ViTImageProcessor
+
+    from .evaluation.results import Evaluation
+    from .modeling.modeling_gkgnet import GKGNetForImageClassification
 
 FEW_POSITIVES = 10
 
 # Names of options in the last version; they stay for one more.
 FORMER_OPTIONS = {"config-name": "dataset-config-name"}
-
-# What a user can mend: wrong values, missing files, a full disk, a broken weights file, a Hub out of reach.
-USER_ERRORS = (ValueError, OSError, ImportError, SafetensorError, StrictDataclassError, HTTPError)
 
 
 @cache  # of every word, so that a warning comes once
@@ -78,7 +56,7 @@ app = typer.Typer(
 
 def _print_version(asked: bool) -> None:
     if asked:
-        typer.echo(f"gkgnet-hf {__version__}")
+        typer.echo(f"gkgnet-hf {version('gkgnet-hf')}")
         raise typer.Exit
 
 
@@ -86,6 +64,9 @@ def _print_version(asked: bool) -> None:
 def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+    _: Annotated[
+        bool, typer.Option("--traceback", help="Show where an error comes from; also after a command.")
     ] = False,
 ) -> None:
     """Options of the command itself."""
@@ -144,13 +125,10 @@ def _reads_data(command: Callable[..., None]) -> Callable[..., None]:
 
 def _argument_list() -> str:
     """Help of every argument of a recipe that is this package's own."""
-    inherited = {field.name for field in dataclasses.fields(TrainingArguments)}
-    own = [f for f in dataclasses.fields(MultiLabelTrainingArguments) if f.name not in inherited]
-    parts = {"Model": dataclasses.fields(ModelArguments), "Data": dataclasses.fields(DataArguments), "Training": own}
     lines = []
-    for title, arguments in parts.items():
+    for title, part in {"Model": ModelArguments, "Data": DataArguments, "Training": OwnTrainingArguments}.items():
         lines += ["\b", f"{title}:"]
-        for argument in arguments:
+        for argument in dataclasses.fields(part):
             default = "" if argument.default in (None, dataclasses.MISSING) else f" [default: {argument.default}]"
             text = f"  --{argument.name}  {argument.metadata['help']}{default}"
             lines += textwrap.wrap(text, width=76, initial_indent="  ", subsequent_indent=" " * 8)
@@ -179,6 +157,11 @@ def train(
     The output folder then holds the model, its image processor, the metrics, and the recipe with what the
     command line changed: `gkgnet-hf train OUTPUT/recipe.yaml --output_dir NEW` does the same again.
     """
+    from accelerate import PartialState
+
+    from .training.experiment import run_training
+    from .training.recipe import read_recipe
+
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     recipe = read_recipe(recipe_or_flags)
@@ -218,6 +201,15 @@ def evaluate(
         raise ValueError(f"--fit-thresholds writes into the model's folder, and {model} is none")
     if per_label and not per_label.absolute().parent.is_dir():
         raise FileNotFoundError(f"There is no folder {per_label.parent} to write {per_label.name} into")
+
+    from datasets import Dataset
+
+    from .data.checks import check_images
+    from .data.sources import MultiLabelSource
+    from .evaluation.results import evaluate as evaluate_model
+    from .files import written_whole
+    from .predict import model_label_names
+
     network, processor = _load(model)
     labels = model_label_names(network)
     source = MultiLabelSource(dataset, dataset_config_name, **{**options, "labels": labels})
@@ -266,6 +258,13 @@ def predict(
     """Name all labels in images."""
     if as_json and as_csv:
         raise ValueError("--json and --csv exclude each other")
+
+    from datasets import Dataset, Image
+
+    from .data.checks import check_images
+    from .predict import find_images
+    from .predict import predict as predict_labels
+
     files = [str(file) for file in find_images(images)]
     loaded, processor = _load(model)
     data = Dataset.from_dict({"image": files, "file": files}).cast_column("image", Image())
@@ -287,7 +286,9 @@ def predict(
 def convert(
     checkpoint: Annotated[Path, typer.Argument(help="A released file of GKGNet or Pyramid ViG.", show_default=False)],
     out: Annotated[Path, typer.Argument(help="A new or empty folder.", show_default=False)],
-    format: Annotated[Format, typer.Option(help="Who is to load the folder.")] = "transformers",
+    format: Annotated[
+        Literal["transformers", "timm"], typer.Option(help="Who is to load the folder.")
+    ] = "transformers",
     labels: Annotated[
         str | None, typer.Option(help="Names of the labels: coco, voc, or a file with a name on each line.")
     ] = None,
@@ -305,6 +306,14 @@ def convert(
     """
     if check_labels and format == "timm":
         raise ValueError("--check-labels needs the classifier of GKGNet, which --format timm leaves out")
+
+    from .data.label_sets import read_labels
+    from .data.labels import label_names
+    from .data.sources import load_multilabel_dataset
+    from .evaluation.label_order import check_label_count, check_label_order
+    from .hub.convert import convert_checkpoint
+    from .hub.released import load_released_checkpoint
+
     names = read_labels(labels) if labels else None
     data = load_multilabel_dataset(check_labels, split, labels=names) if check_labels else None
     if data is not None:  # before anything is written
@@ -319,13 +328,18 @@ def convert(
 def export(
     model: Model,
     out: Annotated[Path, typer.Argument(help="A new or empty folder.", show_default=False)],
-    format: Annotated[ExportFormat, typer.Option(help="What the runtime reads.")] = "onnx",
+    format: Annotated[Literal["onnx", "pt2"], typer.Option(help="What the runtime reads.")] = "onnx",
 ) -> None:
     """Write a model for other runtimes: one graph for any batch and image size.
 
     --format onnx writes model.onnx, for onnxruntime and others; it needs the extra export. --format pt2 writes
     model.pt2, for torch.export.load. The labels and the settings of the image processor stand beside it.
     """
+    from transformers import AutoImageProcessor
+
+    from .export import export_model
+    from .predict import load_model
+
     typer.echo(export_model(load_model(model), AutoImageProcessor.from_pretrained(model), out, format))
 
 
@@ -349,6 +363,8 @@ def push(
     publish pickles, tables, checkpoints and other subfolders. If somebody edited the model card on the Hub, the push
     stops and says how to fetch their text.
     """
+    from .hub.push import push_folder
+
     logging.basicConfig(format="%(message)s")
     logging.getLogger("gkgnet_hf").setLevel(logging.INFO)
     typer.echo(push_folder(folder, repo, private, revision, create_pr, overwrite_card))
@@ -373,6 +389,8 @@ def card(
     The card holds metadata, use, labels, the results of evaluation.json, the settings of recipe.yaml, limits, licence
     and citation. The text above and below its generated part is yours and is kept, and so are metadata that you add.
     """
+    from .hub.card import write_card
+
     typer.echo(write_card(folder, repo_id=repo_id, license=license, datasets=dataset))
 
 
@@ -389,6 +407,9 @@ def inspect_data(
     options: dict[str, Any] = {},  # noqa: B006
 ) -> None:
     """Print what is understood of a data set, and what was assumed where nothing says it."""
+    from .data.inspection import check_sheet, describe, load_splits_to_inspect, write_contact_sheet
+    from .data.sources import MultiLabelSource
+
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     if preview is not None:
         check_sheet(preview)  # before the long work
@@ -409,6 +430,12 @@ def convert_data(
     options: dict[str, Any] = {},  # noqa: B006
 ) -> None:
     """Write a data set as an imagefolder: for each split its pictures and a metadata.parquet."""
+    from huggingface_hub import create_repo, upload_folder
+    from huggingface_hub.utils import validate_repo_id
+
+    from .data.imagefolder import write_imagefolder
+    from .data.sources import MultiLabelSource
+
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     if push is not None:
         validate_repo_id(push)
@@ -430,10 +457,17 @@ def make_digit_scenes(
     seed: Annotated[int, typer.Option(min=0, help="The same seed draws the same scenes.")] = 0,
 ) -> None:
     """Draw scenes of handwritten digits as COCO files."""
+    from .data.digits import make_digits
+
     typer.echo(make_digits(directory, train, validation, image_size, seed))
 
 
-def _load(model: str) -> tuple[GKGNetForImageClassification, ViTImageProcessor]:
+def _load(model: str) -> "tuple[GKGNetForImageClassification, ViTImageProcessor]":
+    import torch
+    from transformers import AutoImageProcessor
+
+    from .predict import load_model
+
     network = load_model(model)
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     if device is not None:
@@ -441,13 +475,13 @@ def _load(model: str) -> tuple[GKGNetForImageClassification, ViTImageProcessor]:
     return network, AutoImageProcessor.from_pretrained(model)
 
 
-def _write_per_label(result: Evaluation, path: Path) -> None:
+def _write_per_label(result: "Evaluation", path: Path) -> None:
     columns = result.per_label
     rows = zip(result.label_names, *(values.tolist() for values in columns.values()), strict=True)
     path.write_text(_csv(["label", *columns], rows), encoding="utf-8")
 
 
-def _warn_of_few(result: Evaluation) -> None:
+def _warn_of_few(result: "Evaluation") -> None:
     counts = zip(result.label_names, result.per_label["positives"], strict=True)
     if few := [name for name, count in counts if count < FEW_POSITIVES]:
         typer.echo(f"Fewer than {FEW_POSITIVES} images have {', '.join(few)}: such thresholds are guesses", err=True)
@@ -462,25 +496,50 @@ def _csv(header: list[str], rows: Any) -> str:
 
 
 def main() -> None:
-    """Run the command; what a user can mend is one line on stderr and exit code 2."""
+    """Run the command. An error is one line on stderr and exit code 2; `--traceback`, at any place, shows the rest."""
+    words = [word for word in sys.argv[1:] if word != "--traceback"]
+    command = typer.main.get_command(app)
     try:
-        sys.exit(app(prog_name="gkgnet-hf", standalone_mode=False))
-    except USER_ERRORS as error:
-        _fail(error)
-    except Exception as error:  # typer's own errors have another base class in each of its versions
-        if not hasattr(error, "format_message"):
-            raise
-        _fail(error.format_message())
+        with command.make_context("gkgnet-hf", words) as context:
+            command.invoke(context)
+        sys.stdout.flush()  # here, where a full disk is an error of its own
+    except typer.Exit as done:  # of --help and --version
+        sys.exit(done.exit_code)
+    except KeyboardInterrupt as stop:
+        _stop(stop, 130, "stopped")
+    except BrokenPipeError:  # who reads the output wants no more of it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        _stop(error, 2, _message(error))
+    sys.exit()
 
 
-def _fail(error: Any) -> None:
+def _message(error: Exception) -> str:
+    if hasattr(error, "format_message"):  # typer's own, whose base class differs from version to version
+        return error.format_message()
     text = str(error)
     if "Original Traceback" in text:  # of a process that reads images
         text = text.strip().splitlines()[-1]
     if getattr(getattr(error, "response", None), "status_code", None) == 401:  # of the Hub
         text += " (log in with `hf auth login`, or set HF_TOKEN)"
-    typer.echo(f"gkgnet-hf: {' '.join(text.split())}", err=True)
-    sys.exit(2)
+    # A KeyError says no more than the key.
+    explains = isinstance(error, ValueError | OSError | ImportError) or type(error).__module__ != "builtins"
+    return text if text and explains else f"{type(error).__name__}: {text} (--traceback shows where)"
+
+
+def _stop(error: BaseException, code: int, message: str) -> NoReturn:
+    if "--traceback" in sys.argv:
+        traceback.print_exception(error)
+    if type(error).__name__ == "NoArgsIsHelpError":
+        typer.echo(message, err=True)
+    else:
+        line = " ".join(message.split())
+        line = "".join(
+            char if char.isprintable() else ascii(char)[1:-1] for char in line
+        )  # nothing that steers a terminal
+        typer.echo(f"gkgnet-hf: {line}", err=True)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -120,7 +120,7 @@ def test_convert_writes_nothing_for_a_name_that_the_hub_refuses(splits, tmp_path
 
 def test_convert_pushes_the_folder_as_a_dataset(splits, tmp_path, monkeypatch, capsys):
     calls = []
-    monkeypatch.setattr("gkgnet_hf.cli.create_repo", lambda *names, **options: calls.append((names, options)))
+    monkeypatch.setattr("huggingface_hub.create_repo", lambda *names, **options: calls.append((names, options)))
 
     class Commit:
         commit_url = "https://example.org/commit"
@@ -129,7 +129,7 @@ def test_convert_pushes_the_folder_as_a_dataset(splits, tmp_path, monkeypatch, c
         calls.append(options)
         return Commit
 
-    monkeypatch.setattr("gkgnet_hf.cli.upload_folder", upload)
+    monkeypatch.setattr("huggingface_hub.upload_folder", upload)
     code, out, _ = command(monkeypatch, capsys, "data", "convert", splits, tmp_path / "out", "--push", "me/set")
     assert (code, out.splitlines()[-1]) == (0, "https://example.org/commit")
     assert calls[0] == (("me/set",), {"repo_type": "dataset", "exist_ok": True})

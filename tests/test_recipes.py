@@ -24,7 +24,7 @@ from gkgnet_hf.training import (
     read_recipe,
     run_training,
 )
-from gkgnet_hf.training.recipe import recipe_names
+from gkgnet_hf.training.arguments import recipe_names
 
 from .test_models import small_config
 

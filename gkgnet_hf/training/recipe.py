@@ -6,7 +6,6 @@ import difflib
 import json
 import re
 from collections.abc import Callable, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
@@ -17,9 +16,9 @@ from transformers import HfArgumentParser
 
 from ..hub.model_folder import without_paths
 from ..modeling.configuration_gkgnet import __version__
-from .arguments import DataArguments, ModelArguments, MultiLabelTrainingArguments
+from .arguments import RECIPES, DataArguments, ModelArguments, recipe_names
+from .training_arguments import MultiLabelTrainingArguments
 
-RECIPES = files(__package__) / "recipes"
 ARGUMENTS = (ModelArguments, DataArguments, MultiLabelTrainingArguments)
 NULL = "null"
 VERBATIM = "\0"  # before text that argparse would take for an option, or that is no null; no file or word contains it
@@ -50,15 +49,6 @@ class Recipe:
         versions = f"# gkgnet_hf {__version__}, transformers {transformers.__version__}, torch {torch.__version__}\n"
         text = yaml.safe_dump(json.loads(json.dumps(values)), sort_keys=False, allow_unicode=True)  # enums are text
         path.write_text(versions + text, encoding="utf-8")
-
-
-def recipe_names() -> list[str]:
-    """Recipes that come with the package.
-
-    >>> "coco-448" in recipe_names()
-    True
-    """
-    return sorted(Path(file.name).stem for file in RECIPES.iterdir() if file.name.endswith(".yaml"))
 
 
 def read_recipe(arguments: Sequence[str]) -> Recipe:

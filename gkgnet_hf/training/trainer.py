@@ -37,8 +37,8 @@ from ..hub.card import EditedCardError, check_card, published_card, write_card
 from ..hub.model_folder import CARD_FILE
 from ..modeling.modeling_gkgnet import LOSS_FIELDS, multi_label_loss
 from ..predict import probabilities
-from .arguments import MultiLabelTrainingArguments
 from .sync_batch_norm import synchronize_batch_norm
+from .training_arguments import MultiLabelTrainingArguments
 from .transforms import seed_of
 
 logger = logging.getLogger(__name__)

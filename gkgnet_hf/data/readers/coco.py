@@ -6,11 +6,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from datasets import Dataset
-from pycocotools.coco import COCO
 
 from ..annotations import Annotations, Splits
 from ..labels import UNKNOWN, Labels
@@ -18,6 +17,9 @@ from ..options import ReadOptions
 from ..places import Places
 from ..splits import SYNONYMS, split_kind
 from ..words import counted
+
+if TYPE_CHECKING:
+    from pycocotools.coco import COCO
 
 HEAD = 4096  # bytes that show whether a JSON file may be COCO's
 OTHERS = ("captions_", "person_keypoints_", "stuff_", "panoptic_", "image_info_")
@@ -243,7 +245,9 @@ def _with_numbers(content: dict[str, Any]) -> bool:
     return bool(texts)
 
 
-def _parse(annotations: Path) -> COCO:
+def _parse(annotations: Path) -> "COCO":
+    from pycocotools.coco import COCO
+
     if not annotations.is_file():
         raise FileNotFoundError(f"No annotation file at {annotations}")
     with open(os.devnull, "w") as silence, redirect_stdout(silence):  # pycocotools reports its progress there

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.autograd import forward_ad
 
 from gkgnet_hf.modeling import group_knn
 from gkgnet_hf.modeling.group_knn import find_neighbors, find_neighbors_reference, max_relative, max_relative_reference
@@ -153,3 +154,64 @@ def test_gradients_of_the_aggregation_have_gradients():
     neighbors = find_neighbors(destinations.detach(), sources.detach(), num_neighbors=3)
     assert torch.autograd.gradcheck(max_relative, (destinations, sources, neighbors))
     assert torch.autograd.gradgradcheck(lambda *ends: max_relative(*ends, neighbors) ** 2, (destinations, sources))
+
+
+FORWARD = {
+    "torch.func.jvp": lambda f, x, t: torch.func.jvp(f, x, t)[1],
+    "dual tensors": lambda f, x, t: dual_tangent(f, x, t),
+    "dual tensors that need gradients": lambda f, x, t: dual_tangent(f, [y.clone().requires_grad_() for y in x], t),
+    "torch.func.jacfwd": lambda f, x, t: torch.func.jacfwd(f, argnums=1)(*x),
+    "torch.func.jacrev": lambda f, x, t: torch.func.jacrev(f, argnums=1)(*x),
+    "torch.func.hessian": lambda f, x, t: torch.func.hessian(lambda *y: (f(*y) ** 3).sum(), argnums=1)(*x),
+    "torch.func.grad": lambda f, x, t: torch.func.grad(lambda *y: (f(*y) ** 3).sum(), argnums=1)(*x),
+    "torch.func.vmap of a jvp": lambda f, x, t: torch.func.vmap(lambda *s: torch.func.jvp(f, x, s)[1])(
+        *(y.expand(2, *y.shape) for y in t)
+    ),
+    "compiled jvp": lambda f, x, t: torch.compile(
+        lambda *y: torch.func.jvp(f, y, t)[1], fullgraph=True, backend="aot_eager"
+    )(*x),
+}
+
+
+def dual_tangent(function, inputs, tangents):
+    with forward_ad.dual_level():
+        result = function(*(forward_ad.make_dual(x, t) for x, t in zip(inputs, tangents, strict=True)))
+        return forward_ad.unpack_dual(result).tangent
+
+
+@pytest.mark.filterwarnings("ignore:.*performance drop")
+@pytest.mark.parametrize("derivative", FORWARD)
+def test_forward_mode_and_functional_derivatives_are_those_of_the_reference(derivative):
+    ends = tuple(torch.randn(1, 2, n, 3, dtype=torch.float64) for n in (4, 6))
+    tangents = tuple(torch.randn_like(end) for end in ends)
+    neighbors = find_neighbors(*ends, num_neighbors=3)
+    found, expected = (
+        FORWARD[derivative](lambda *x, f=function: f(*x, neighbors), ends, tangents)
+        for function in (max_relative, max_relative_reference)
+    )
+    torch.testing.assert_close(found, expected)
+
+
+def test_an_operator_without_a_forward_mode_derivative_says_so():
+    sources, neighbors = torch.randn(1, 1, 4, 3), torch.zeros(1, 1, 2, 1, dtype=torch.long)
+    gather = torch.ops.gkgnet.gather_max
+    with pytest.raises(NotImplementedError, match="max_relative has"):
+        torch.func.jvp(lambda x: gather(x, neighbors, True)[0], (sources,), (sources,))
+    with forward_ad.dual_level(), pytest.raises(NotImplementedError, match="max_relative has"):
+        gather(forward_ad.make_dual(sources, sources), neighbors, True)
+    gradient = torch.randn(1, 1, 2, 3)
+    values, ranks = gather(sources, neighbors, True)
+    with forward_ad.dual_level(), pytest.raises(NotImplementedError, match="max_relative has"):
+        torch.ops.gkgnet.scatter_max(forward_ad.make_dual(gradient, values), neighbors, ranks, 4)
+
+
+def test_a_gradient_that_was_prepared_before_has_a_forward_mode_derivative():
+    sources = torch.randn(1, 1, 4, 3, dtype=torch.float64, requires_grad=True)
+    destinations = torch.randn(1, 1, 2, 3, dtype=torch.float64)
+    neighbors = find_neighbors(destinations, sources, 2)
+    result = max_relative(destinations, sources, neighbors)
+    tangent = torch.randn_like(result)
+    (expected,) = torch.autograd.grad(result, sources, tangent, retain_graph=True)
+    with forward_ad.dual_level():
+        (gradient,) = torch.autograd.grad(result, sources, forward_ad.make_dual(torch.ones_like(result), tangent))
+        torch.testing.assert_close(forward_ad.unpack_dual(gradient).tangent, expected)

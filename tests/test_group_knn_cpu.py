@@ -66,7 +66,7 @@ def test_the_number_of_threads_changes_nothing():
 def test_a_neighbor_that_is_no_source_is_an_error(index):
     destinations, sources, neighbors = graph()
     neighbors[1, 1, 7, 3] = index
-    with pytest.raises(IndexError):
+    with pytest.raises(ValueError, match="indices of 480 sources"):
         max_relative(destinations, sources, neighbors)
 
 

@@ -20,7 +20,7 @@ not linked: the threads are those of the OpenMP that PyTorch has loaded. */
 #endif
 
 /* Counts up with every change of a function's arguments; group_knn_cpu.py knows the same number. */
-int gkgnet_interface(void) { return 1; }
+int gkgnet_interface(void) { return 2; }
 
 /* Scores that are compared at once. */
 #define BLOCK 64
@@ -165,16 +165,20 @@ static void max_rows(const float *sources, int64_t stride, const int64_t *neighb
     }
 }
 
+/* Whether one of n neighbours is none of the sources. */
+static int any_outside(const int64_t *neighbors, int64_t n, int64_t num_sources) {
+    int outside = 0;
+    for (int64_t i = 0; i < n; i++) outside |= neighbors[i] < 0 || neighbors[i] >= num_sources;
+    return outside;
+}
+
 /* sources (B, G, M, c) with strides of B, G and M, neighbors (B, G, N, K) → values and, unless NULL, winners, (B, N, G, c).
 
    Returns 1, with nothing written, if a neighbour is none of the M sources. */
 int gkgnet_gather_max(const float *sources, const int64_t *strides, const int64_t *neighbors, int64_t batch,
                       int64_t groups, int64_t num_destinations, int64_t num_neighbors, int64_t num_sources, int64_t dim,
                       float *values, uint8_t *winners) {
-    int outside = 0;
-    for (int64_t i = 0; i < batch * groups * num_destinations * num_neighbors; i++)
-        outside |= neighbors[i] < 0 || neighbors[i] >= num_sources;
-    if (outside) return 1;
+    if (any_outside(neighbors, batch * groups * num_destinations * num_neighbors, num_sources)) return 1;
 #pragma omp parallel for schedule(static)
     for (int64_t r = 0; r < batch * num_destinations; r++)
         for (int64_t g = 0; g < groups; g++) {
@@ -186,10 +190,17 @@ int gkgnet_gather_max(const float *sources, const int64_t *strides, const int64_
     return 0;
 }
 
-/* The backward of gather_max: grad (B, N, G, c) is added to the winners' rows of out (B, M, G, c), which starts at 0. */
-void gkgnet_scatter_max(const float *grad, const int64_t *neighbors, const uint8_t *winners, int64_t batch,
-                        int64_t groups, int64_t num_destinations, int64_t num_neighbors, int64_t num_sources,
-                        int64_t dim, float *out) {
+/* The backward of gather_max: grad (B, N, G, c) is added to the winners' rows of out (B, M, G, c), which starts at 0.
+
+   Returns, with nothing written, 1 if a neighbour is none of the M sources, 2 if a winner is none of the K neighbours. */
+int gkgnet_scatter_max(const float *grad, const int64_t *neighbors, const uint8_t *winners, int64_t batch,
+                       int64_t groups, int64_t num_destinations, int64_t num_neighbors, int64_t num_sources,
+                       int64_t dim, float *out) {
+    if (any_outside(neighbors, batch * groups * num_destinations * num_neighbors, num_sources)) return 1;
+    uint8_t highest = 0;
+    for (int64_t i = 0; i < batch * groups * num_destinations * dim; i++)
+        highest = winners[i] > highest ? winners[i] : highest;
+    if (highest >= num_neighbors) return 2;
     int64_t parts = (dim + 15) / 16;
 #pragma omp parallel for schedule(dynamic)
     for (int64_t task = 0; task < batch * groups * parts; task++) {
@@ -202,4 +213,5 @@ void gkgnet_scatter_max(const float *grad, const int64_t *neighbors, const uint8
                 out[((b * num_sources + index[winners[row + j]]) * groups + g) * dim + j] += grad[row + j];
         }
     }
+    return 0;
 }

@@ -23,6 +23,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.utils.flop_counter import register_flop_formula
 
 from .group_knn_cpu import gather_max as gather_max_cpu
@@ -40,8 +41,12 @@ def find_neighbors_reference(
 ) -> Tensor:
     """Neighbours by distance `2 − 2·cos + bias`, nearest first: of the K·d nearest, ranks 0, d, 2d, … are kept.
 
-    Args and result as in `find_neighbors`. The smallest distances are found as the highest values of `2·cos − bias`.
+    Args, result and errors as in `find_neighbors`. The smallest distances are found as the highest values of
+    `2·cos − bias`.
     """
+    if not _leaves_pytorch():
+        rows, columns = (None, None) if bias is None else bias
+        _check_search(destinations, sources, num_neighbors, dilation, rows, columns)
     dtype = search_dtype(destinations)
     queries, keys = F.normalize(destinations.to(dtype), dim=-1), F.normalize(sources.to(dtype), dim=-1)
     nearness = 2 * queries @ keys.transpose(2, 3)  # (B, G, N, M)
@@ -69,10 +74,10 @@ def find_neighbors(
     except in the Triton kernel.
 
     Args:
-        destinations: (B, G, N, c), any floating dtype.
-        sources: (B, G, M, c).
-        num_neighbors: K.
-        dilation: d. Of the K·d nearest sources, ranks 0, d, 2d, … are kept.
+        destinations: (B, G, N, c), float16, bfloat16, float32 or float64.
+        sources: (B, G, M, c) on the same device, float64 if destinations are; M ≥ 1.
+        num_neighbors: K ≥ 1.
+        dilation: d ≥ 1. Of the K·d nearest sources, ranks 0, d, 2d, … are kept.
         bias: position bias as `position_bias` gives it: rows (H, M) and columns (W, M) with N = H·W.
 
     Returns:
@@ -80,7 +85,7 @@ def find_neighbors(
         exist, so K' = ⌈min(K·d, M) / d⌉ of them.
 
     Raises:
-        ValueError: for a bias of another shape.
+        ValueError: for tensors of another shape, dtype or device, and for numbers below 1.
 
     >>> points = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.9, 0.1]]).view(1, 1, 3, 2)
     >>> find_neighbors(points, points, num_neighbors=2).tolist()
@@ -89,16 +94,24 @@ def find_neighbors(
     if not torch.jit.is_scripting():  # noqa: SIM102, TorchScript prunes a condition only where it stands alone
         if _leaves_pytorch():
             return find_neighbors_reference(destinations, sources, num_neighbors, dilation, bias)
+    destinations, sources = destinations.detach(), sources.detach()  # a choice has no derivative
     if bias is None:
         return torch.ops.gkgnet.find_neighbors(destinations, sources, num_neighbors, dilation, None, None)
-    return torch.ops.gkgnet.find_neighbors(destinations, sources, num_neighbors, dilation, bias[0], bias[1])
+    rows, columns = bias
+    return torch.ops.gkgnet.find_neighbors(
+        destinations, sources, num_neighbors, dilation, rows.detach(), columns.detach()
+    )
 
 
 def max_relative_reference(destinations: Tensor, sources: Tensor, neighbors: Tensor) -> Tensor:
     """Eq. 1 as written, with every edge (B, G, N, K, c) built: max over neighbours of (source − destination).
 
-    Args and result as in `max_relative`.
+    Args, result and errors as in `max_relative`.
     """
+    if not _leaves_pytorch():
+        _check_relative(destinations, sources, neighbors)
+        if not _differentiates_functionally():
+            _check_range(neighbors, sources.shape[2])
     batch, groups, num_sources, dim = sources.shape
     first = torch.arange(batch * groups, device=sources.device).view(batch, groups, 1, 1) * num_sources
     ends = F.embedding(neighbors + first, sources.reshape(-1, dim))
@@ -109,26 +122,34 @@ def max_relative(destinations: Tensor, sources: Tensor, neighbors: Tensor) -> Te
     """max over neighbours of (source − destination), per channel (paper eq. 1).
 
     It equals (max over neighbours of source) − destination, so nothing of size N·K·c is built. Gradients reach only
-    the source that won each channel; between equal ones, the nearest.
+    the source that won each channel; between equal ones, the nearest. Derivatives of any order exist, in forward mode
+    and in the transforms of `torch.func` too.
 
     Args:
-        destinations: (B, G, N, c).
-        sources: (B, G, M, c).
-        neighbors: (B, G, N, K) int64 indices into the M sources.
+        destinations: (B, G, N, c), float16, bfloat16, float32 or float64.
+        sources: (B, G, M, c) on the same device, float64 if destinations are; M ≥ 1.
+        neighbors: (B, G, N, K) int64 indices into the M sources; K ≥ 1.
 
     Returns:
         (B, G, N, c).
 
     Raises:
-        ValueError: for neighbours of another dtype or shape.
+        ValueError: for tensors of another shape, dtype or device, and on CPU for neighbours that are none of the M
+            sources. On a GPU, where finding them would take a wait for the device, all their channels become NaN.
 
     >>> sources = torch.tensor([[1.0, 5.0], [3.0, 2.0]]).view(1, 1, 2, 2)
     >>> max_relative(torch.ones(1, 1, 1, 2), sources, torch.tensor([[[[0, 1]]]])).tolist()
     [[[[2.0, 4.0]]]]
     """
-    if not torch.jit.is_scripting():  # noqa: SIM102, TorchScript prunes a condition only where it stands alone
+    if not torch.jit.is_scripting():
         if _leaves_pytorch():
             return max_relative_reference(destinations, sources, neighbors)
+        _check_relative(destinations, sources, neighbors)
+        if _differentiates_functionally():
+            # The operator's own derivative is reverse mode's; these operators of PyTorch have all.
+            with forward_ad._set_fwd_grad_enabled(False):
+                ranks = torch.ops.gkgnet.gather_max(sources.detach(), neighbors, True)[1]
+            return sources.gather(2, neighbors.gather(3, ranks.long())) - destinations
     track = torch.is_grad_enabled() and sources.requires_grad
     return torch.ops.gkgnet.gather_max(sources, neighbors, track)[0] - destinations
 
@@ -148,6 +169,162 @@ def _leaves_pytorch() -> bool:
     return torch.compiler.is_exporting() or torch.jit.is_tracing()
 
 
+def _differentiates_functionally() -> bool:
+    """Whether forward-mode derivatives or transforms of `torch.func` are at work, which know no custom operator."""
+    return forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()
+
+
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+# Kernels count in 32 bits.
+LARGEST_SIZE = 2**30
+
+
+def _check_features(name: str, features: Tensor, shape: str) -> None:
+    if features.dim() != 4 or features.dtype not in FLOATS or features.layout != torch.strided:
+        raise ValueError(
+            f"{name} must be a dense {shape} of float16, bfloat16, float32 or float64, got {_describe(features)}"
+        )
+    _check_sizes(name, *features.shape)
+
+
+def _check_sizes(name: str, *sizes: int) -> None:
+    for size in sizes:
+        if isinstance(size, int) and size > LARGEST_SIZE:  # a size that is a symbol stands for any
+            raise ValueError(f"{name} must have sizes of at most 2³⁰, got {tuple(sizes)}")
+
+
+def _describe(tensor: Tensor) -> str:
+    layout = "" if tensor.layout == torch.strided else f" {tensor.layout}"
+    return f"{tensor.dtype}{layout} {tuple(tensor.shape)} on {tensor.device}"
+
+
+def _check_ends(destinations: Tensor, sources: Tensor) -> None:
+    _check_features("destinations", destinations, "(B, G, N, c)")
+    _check_sources(sources)
+    batch, groups, _, dim = destinations.shape
+    if (batch, groups, dim) != (sources.shape[0], sources.shape[1], sources.shape[3]):
+        raise ValueError(
+            f"destinations (B, G, N, c) and sources (B, G, M, c) must have the same B, G and c, "
+            f"got {tuple(destinations.shape)} and {tuple(sources.shape)}"
+        )
+    if search_dtype(destinations) != search_dtype(sources) or destinations.device != sources.device:
+        raise ValueError(
+            f"destinations and sources must be on one device, and both float64 or neither, "
+            f"got {_describe(destinations)} and {_describe(sources)}"
+        )
+
+
+def _check_sources(sources: Tensor) -> None:
+    _check_features("sources", sources, "(B, G, M, c)")
+    if sources.shape[2] < 1:
+        raise ValueError(f"sources must be (B, G, M, c) with M ≥ 1, got {_describe(sources)}")
+
+
+def _check_search(
+    destinations: Tensor,
+    sources: Tensor,
+    num_neighbors: int,
+    dilation: int,
+    rows: Tensor | None,
+    columns: Tensor | None,
+) -> None:
+    """What `find_neighbors` asks of its arguments; a ValueError names what came."""
+    _check_ends(destinations, sources)
+    if sources.shape[3] < 1:
+        raise ValueError(f"destinations and sources must have channels to compare, got {_describe(sources)}")
+    for name, number in (("num_neighbors", num_neighbors), ("dilation", dilation)):
+        if number < 1:
+            raise ValueError(f"{name} must be at least 1, got {number}")
+        _check_sizes(name, number)
+    if rows is None and columns is None:
+        return
+    if rows is None or columns is None:
+        raise ValueError("bias must have both rows and columns, got one of them")
+    num_destinations, num_sources = destinations.shape[2], sources.shape[2]
+    if (
+        not rows.dim() == columns.dim() == 2
+        or not rows.shape[1] == columns.shape[1] == num_sources
+        or rows.shape[0] * columns.shape[0] != num_destinations
+    ):
+        raise ValueError(
+            f"bias must be rows (H, {num_sources}) and columns (W, {num_sources}) with H·W = {num_destinations}, "
+            f"got {tuple(rows.shape)} and {tuple(columns.shape)}"
+        )
+    for table in (rows, columns):
+        if table.dtype not in FLOATS or table.layout != torch.strided or table.device != destinations.device:
+            raise ValueError(
+                f"bias must be dense and floating, on {destinations.device} as the features, got {_describe(table)}"
+            )
+
+
+def _check_neighbors(neighbors: Tensor, features: Tensor) -> None:
+    batch, groups = features.shape[:2]
+    if (
+        neighbors.dtype != torch.long
+        or neighbors.layout != torch.strided
+        or neighbors.dim() != 4
+        or neighbors.shape[0] != batch
+        or neighbors.shape[1] != groups
+        or neighbors.shape[3] < 1
+        or neighbors.device != features.device
+    ):
+        raise ValueError(
+            f"neighbors must be int64 ({batch}, {groups}, N, K) on {features.device} with K ≥ 1, "
+            f"got {_describe(neighbors)}"
+        )
+    _check_sizes("neighbors", *neighbors.shape)
+
+
+def _check_relative(destinations: Tensor, sources: Tensor, neighbors: Tensor) -> None:
+    """What `max_relative` asks of its arguments."""
+    _check_ends(destinations, sources)
+    _check_neighbors(neighbors, sources)
+    if neighbors.shape[2] != destinations.shape[2]:
+        raise ValueError(
+            f"neighbors must be (B, G, {destinations.shape[2]}, K), one row for each destination, "
+            f"got {tuple(neighbors.shape)}"
+        )
+
+
+def _check_gather(sources: Tensor, neighbors: Tensor) -> None:
+    _check_sources(sources)
+    _check_neighbors(neighbors, sources)
+
+
+def _check_scatter(grad: Tensor, neighbors: Tensor, ranks: Tensor, num_sources: int) -> None:
+    _check_features("grad", grad, "(B, G, N, c)")
+    _check_neighbors(neighbors, grad)
+    if neighbors.shape[2] != grad.shape[2]:
+        raise ValueError(
+            f"neighbors must be (B, G, {grad.shape[2]}, K), as grad has {grad.shape[2]} destinations, "
+            f"got {tuple(neighbors.shape)}"
+        )
+    dtype = _rank_dtype(neighbors)
+    if ranks.dtype != dtype or ranks.layout != torch.strided or ranks.shape != grad.shape:
+        raise ValueError(f"ranks must be a dense {dtype} {tuple(grad.shape)}, got {_describe(ranks)}")
+    if ranks.device != grad.device:
+        raise ValueError(f"ranks must be on {grad.device} as grad is, got {_describe(ranks)}")
+    if num_sources < 1:
+        raise ValueError(f"num_sources must be at least 1, got {num_sources}")
+    _check_sizes("num_sources", num_sources)
+
+
+def _check_range(neighbors: Tensor, num_sources: int) -> None:
+    """On CPU, ValueError for neighbours that are none of the sources; a GPU is not waited for."""
+    if neighbors.device.type == "cpu" and neighbors.numel():
+        low, high = neighbors.aminmax()
+        if low < 0 or high >= num_sources:
+            raise ValueError(f"neighbors must be indices of {num_sources} sources, got some from {low} to {high}")
+
+
+def _refuse_forward_mode() -> None:
+    """The operators have no forward-mode derivative, and without an error PyTorch would take it for zero."""
+    if forward_ad._current_level >= 0 and torch._C._is_fwd_grad_enabled():
+        names = "gkgnet::gather_max and gkgnet::scatter_max"
+        raise NotImplementedError(f"{names} have no forward-mode derivative, but max_relative has")
+
+
 # Similarities held at a time, or one grid row of them if that is more. On CPU a piece should stay in cache; elsewhere
 # it should be worth a kernel launch.
 CPU_PIECE = 1 << 21
@@ -162,7 +339,6 @@ def _search(
     rows: Tensor | None,
     columns: Tensor | None,
 ) -> Tensor:
-    _check_bias(destinations, sources, rows, columns)
     batch, groups, num_destinations, _ = destinations.shape
     num_sources = sources.shape[2]
     ranks = min(num_neighbors * dilation, num_sources)
@@ -182,25 +358,6 @@ def _search(
             torch.bmm(queries[items, piece], keys[items], out=similarity)
             _choose(similarity, bias, first, ranks, dilation, out=neighbors[items, piece])
     return neighbors.unflatten(0, (batch, groups))
-
-
-def _check_bias(destinations: Tensor, sources: Tensor, rows: Tensor | None, columns: Tensor | None) -> None:
-    num_destinations, num_sources = destinations.shape[2], sources.shape[2]
-    if rows is None or columns is None:
-        return
-    if len(rows) * len(columns) != num_destinations or not rows.shape[1] == columns.shape[1] == num_sources:
-        raise ValueError(
-            f"bias must be rows (H, {num_sources}) and columns (W, {num_sources}) with H·W = {num_destinations}, "
-            f"got {tuple(rows.shape)} and {tuple(columns.shape)}"
-        )
-
-
-def _check_neighbors(sources: Tensor, neighbors: Tensor) -> None:
-    if neighbors.dtype != torch.long or neighbors.shape[:2] != sources.shape[:2]:
-        raise ValueError(
-            f"neighbors must be int64 ({sources.shape[0]}, {sources.shape[1]}, N, K), "
-            f"got {neighbors.dtype} {tuple(neighbors.shape)}"
-        )
 
 
 def _normalized(features: Tensor) -> Tensor:
@@ -238,11 +395,11 @@ def _gather_max(sources: Tensor, neighbors: Tensor, track: bool) -> tuple[Tensor
     """Per channel, the largest of the neighbours' values and, if `track`, its rank k < K, both (B, G, N, c).
 
     They lie in memory as (B, N, G, c), as the network's channels do. NaN is the largest, and of equals the nearest
-    wins. Ranks are uint8, int16 for K > 256.
+    wins. Ranks are uint8, int16 for K > 256 and int32 for K > 32,767.
     """
-    _check_neighbors(sources, neighbors)
     if loops_take(sources) and neighbors.shape[3] <= 256:
         return gather_max_cpu(sources, neighbors, track)
+    _check_range(neighbors, sources.shape[2])
     flat, index = _flat_rows(sources, neighbors)
     best = flat[index[..., 0]]
     ranks = torch.zeros(best.shape if track else 0, dtype=_rank_dtype(neighbors), device=best.device)
@@ -259,22 +416,43 @@ def _scatter_max(grad: Tensor, neighbors: Tensor, ranks: Tensor, num_sources: in
     """Backward of `_gather_max`: gradients (B, G, N, c), each added to the source that won → (B, G, M, c)."""
     if loops_take(grad) and ranks.dtype == torch.uint8:
         return scatter_max_cpu(grad, neighbors, ranks, num_sources)
+    _check_range(neighbors, num_sources)
+    num_neighbors = neighbors.shape[3]
+    if ranks.device.type == "cpu" and ranks.numel() and ranks.max() >= num_neighbors:
+        raise ValueError(f"ranks must be below {num_neighbors}, the number of neighbours, got {ranks.max()}")
+    winners = neighbors.gather(3, ranks.long().clamp(0, num_neighbors - 1))
+    if grad.device.type != "cpu":
+        known = (winners >= 0) & (winners < num_sources)
+        winners, grad = winners.clamp(0, num_sources - 1), torch.where(known, grad, 0)
+    return _add_up(grad, winners, num_sources)
+
+
+def _add_up(grad: Tensor, winners: Tensor, num_sources: int) -> Tensor:
+    """Gradients (B, G, N, c), each added to its source `winners` (B, G, N, c) → (B, G, M, c)."""
     batch, groups, _, dim = grad.shape
     dtype = search_dtype(grad)  # half precision is added up in float32
     result = grad.new_zeros(batch, num_sources, groups, dim, dtype=dtype).transpose(1, 2)
-    return result.scatter_add_(2, neighbors.gather(3, ranks.long()), grad.to(dtype)).to(grad.dtype)
+    return result.scatter_add(2, winners, grad.to(dtype)).to(grad.dtype)
 
 
 def _rank_dtype(neighbors: Tensor) -> torch.dtype:
-    return torch.uint8 if neighbors.shape[3] <= 256 else torch.int16
+    num_neighbors = neighbors.shape[3]
+    return torch.uint8 if num_neighbors <= 256 else torch.int16 if num_neighbors <= 32768 else torch.int32
 
 
 def _flat_rows(sources: Tensor, neighbors: Tensor) -> tuple[Tensor, Tensor]:
-    """Sources as (B·M·G, c) rows, and neighbours as indices (B, N, G, K) of these rows."""
+    """Sources as (B·M·G, c) rows, and neighbours as indices (B, N, G, K) of these rows.
+
+    Off the CPU, whose neighbours `_check_range` has seen, a last row of NaN is for neighbours that are no sources.
+    """
     batch, groups, num_sources, dim = sources.shape
     index = neighbors.transpose(1, 2) * groups + torch.arange(groups, device=sources.device).view(-1, 1)
     first = torch.arange(batch, device=sources.device).view(-1, 1, 1, 1) * (num_sources * groups)
-    return sources.transpose(1, 2).reshape(-1, dim), (index + first).contiguous()
+    flat, index = sources.transpose(1, 2).reshape(-1, dim), (index + first).contiguous()
+    if sources.device.type == "cpu":
+        return flat, index
+    known = ((neighbors >= 0) & (neighbors < num_sources)).transpose(1, 2)
+    return F.pad(flat, (0, 0, 0, 1), value=torch.nan), torch.where(known, index, len(flat))
 
 
 def search_dtype(features: Tensor) -> torch.dtype:
@@ -282,17 +460,64 @@ def search_dtype(features: Tensor) -> torch.dtype:
     return torch.float64 if features.dtype == torch.float64 else torch.float32
 
 
+def _find_neighbors_operator(
+    destinations: Tensor,
+    sources: Tensor,
+    num_neighbors: int,
+    dilation: int,
+    rows: Tensor | None,
+    columns: Tensor | None,
+) -> Tensor:
+    _check_search(destinations, sources, num_neighbors, dilation, rows, columns)
+    if destinations.shape[:3].numel() == 0:
+        return _empty_neighbors(destinations, sources, num_neighbors, dilation)
+    return _run(_search, destinations, sources, num_neighbors, dilation, rows, columns)
+
+
+def _empty_neighbors(destinations: Tensor, sources: Tensor, num_neighbors: int, dilation: int) -> Tensor:
+    ranks = min(num_neighbors * dilation, sources.shape[2])
+    return destinations.new_empty((*destinations.shape[:3], -(-ranks // dilation)), dtype=torch.long)
+
+
+def _gather_max_operator(sources: Tensor, neighbors: Tensor, track: bool) -> tuple[Tensor, Tensor]:
+    _check_gather(sources, neighbors)
+    _refuse_forward_mode()
+    if neighbors.numel() == 0 or sources.shape[3] == 0:
+        return _empty_maxima(sources, neighbors, track)
+    return _run(_gather_max, sources, neighbors, track)
+
+
+def _empty_maxima(sources: Tensor, neighbors: Tensor, track: bool) -> tuple[Tensor, Tensor]:
+    batch, groups, num_destinations, _ = neighbors.shape
+    values = sources.new_empty(batch, num_destinations, groups, sources.shape[3])
+    ranks = values.new_empty(values.shape if track else 0, dtype=_rank_dtype(neighbors))
+    return values.transpose(1, 2), ranks.transpose(1, 2) if track else ranks
+
+
+def _scatter_max_operator(grad: Tensor, neighbors: Tensor, ranks: Tensor, num_sources: int) -> Tensor:
+    _check_scatter(grad, neighbors, ranks, num_sources)
+    _refuse_forward_mode()
+    if grad.numel() == 0:
+        return _empty_gradients(grad, num_sources).zero_()
+    return _run(_scatter_max, grad, neighbors, ranks, num_sources)
+
+
+def _empty_gradients(grad: Tensor, num_sources: int) -> Tensor:
+    batch, groups, _, dim = grad.shape
+    return grad.new_empty(batch, num_sources, groups, dim).transpose(1, 2)
+
+
 # Custom ops, so that torch.compile, torch.export and the meta device see one node where a loop or a kernel runs. A
 # second copy of this file in the process, which came with a model, takes the names over: what they mean never changes.
-_find_neighbors = torch.library.custom_op("gkgnet::find_neighbors", _search, mutates_args=())
-_gather_max_op = torch.library.custom_op("gkgnet::gather_max", _gather_max, mutates_args=())
-_scatter_max_op = torch.library.custom_op("gkgnet::scatter_max", _scatter_max, mutates_args=())
+_find_neighbors = torch.library.custom_op("gkgnet::find_neighbors", _find_neighbors_operator, mutates_args=())
+_gather_max_op = torch.library.custom_op("gkgnet::gather_max", _gather_max_operator, mutates_args=())
+_scatter_max_op = torch.library.custom_op("gkgnet::scatter_max", _scatter_max_operator, mutates_args=())
 
 
 @_find_neighbors.register_fake
 def _(destinations, sources, num_neighbors, dilation, rows, columns):
-    ranks = min(num_neighbors * dilation, sources.shape[2])
-    return destinations.new_empty((*destinations.shape[:3], -(-ranks // dilation)), dtype=torch.long)
+    _check_search(destinations, sources, num_neighbors, dilation, rows, columns)
+    return _empty_neighbors(destinations, sources, num_neighbors, dilation)
 
 
 @register_flop_formula(torch.ops.gkgnet.find_neighbors)
@@ -303,16 +528,14 @@ def _find_neighbors_flops(destinations_shape, sources_shape, *args, **kwargs) ->
 
 @_gather_max_op.register_fake
 def _(sources, neighbors, track):
-    batch, groups, num_destinations, _ = neighbors.shape
-    values = sources.new_empty(batch, num_destinations, groups, sources.shape[3])
-    ranks = values.new_empty(values.shape if track else 0, dtype=_rank_dtype(neighbors))
-    return values.transpose(1, 2), ranks.transpose(1, 2) if track else ranks
+    _check_gather(sources, neighbors)
+    return _empty_maxima(sources, neighbors, track)
 
 
 @_scatter_max_op.register_fake
 def _(grad, neighbors, ranks, num_sources):
-    batch, groups, _, dim = grad.shape
-    return grad.new_empty(batch, num_sources, groups, dim).transpose(1, 2)
+    _check_scatter(grad, neighbors, ranks, num_sources)
+    return _empty_gradients(grad, num_sources)
 
 
 def _keep_winners(ctx, inputs, output):
@@ -325,7 +548,10 @@ def _keep_winners(ctx, inputs, output):
 def _gather_max_backward(ctx, grad, _):
     if not ctx.track:
         raise RuntimeError("gkgnet::gather_max has gradients only with track=True")
-    return torch.ops.gkgnet.scatter_max(grad, *ctx.saved_tensors, ctx.num_sources), None, None
+    neighbors, ranks = ctx.saved_tensors
+    if _differentiates_functionally():
+        return _add_up(grad, neighbors.gather(3, ranks.long()), ctx.num_sources), None, None
+    return torch.ops.gkgnet.scatter_max(grad, neighbors, ranks, ctx.num_sources), None, None
 
 
 def _scatter_max_backward(ctx, grad):
@@ -339,23 +565,13 @@ _scatter_max_op.register_autograd(
 )
 
 
-@_find_neighbors.register_kernel("cuda")
-def _(destinations, sources, num_neighbors, dilation, rows, columns):
-    _check_bias(destinations, sources, rows, columns)
-    return _on_gpu(_search, destinations, sources, num_neighbors, dilation, rows, columns)
-
-
-@_gather_max_op.register_kernel("cuda")
-def _(sources, neighbors, track):
-    _check_neighbors(sources, neighbors)
-    return _on_gpu(_gather_max, sources, neighbors, track)
-
-
-@_scatter_max_op.register_kernel("cuda")
-def _(grad, neighbors, ranks, num_sources):
-    if torch.are_deterministic_algorithms_enabled():
-        return _scatter_max(grad, neighbors, ranks, num_sources)
-    return _on_gpu(_scatter_max, grad, neighbors, ranks, num_sources)
+def _run(function: Callable, *arguments):
+    """The result of the function, by its kernel where one takes the arguments."""
+    if arguments[0].device.type != "cuda":
+        return function(*arguments)
+    if function is _scatter_max and torch.are_deterministic_algorithms_enabled():
+        return function(*arguments)
+    return _on_gpu(function, *arguments)
 
 
 def _on_gpu(function: Callable, *arguments):

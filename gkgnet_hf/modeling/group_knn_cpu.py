@@ -14,7 +14,7 @@ from torch import Tensor
 Bias = tuple[Tensor, Tensor] | None
 
 # Of group_knn.c: one that was built from another version is not called.
-INTERFACE = 1
+INTERFACE = 2
 
 
 @lru_cache(maxsize=1)
@@ -58,7 +58,7 @@ def gather_max(sources: Tensor, neighbors: Tensor, track: bool) -> tuple[Tensor,
     """Maximum over the neighbours' rows, and with `track` which neighbour won: arguments and result as the op's.
 
     Raises:
-        IndexError: if a neighbour is none of the sources.
+        ValueError: if a neighbour is none of the sources.
     """
     batch, groups, num_sources, dim = sources.shape
     rows = sources.float()  # of half precision: the maximum is exact all the same
@@ -68,17 +68,27 @@ def gather_max(sources: Tensor, neighbors: Tensor, track: bool) -> tuple[Tensor,
     strides = (ctypes.c_int64 * 3)(*rows.stride()[:3])
     numbers = (batch, groups, *neighbors.shape[2:], num_sources, dim)
     if _call("gkgnet_gather_max", rows, strides, neighbors.contiguous(), *numbers, values, ranks if track else None):
-        raise IndexError(f"neighbors must be indices of {num_sources} sources")
+        raise ValueError(f"neighbors must be indices of {num_sources} sources, got others")
     return values.to(sources.dtype).transpose(1, 2), ranks.transpose(1, 2) if track else ranks
 
 
 def scatter_max(grad: Tensor, neighbors: Tensor, ranks: Tensor, num_sources: int) -> Tensor:
-    """The gradient of the sources from that of their maxima: arguments and result as the op's."""
+    """The gradient of the sources from that of their maxima: arguments and result as the op's.
+
+    Raises:
+        ValueError: if a neighbour is none of the sources, or a rank that of no neighbour.
+    """
     batch, groups, num_destinations, dim = grad.shape
     rows = grad.float().transpose(1, 2).contiguous()
     out = rows.new_zeros(batch, num_sources, groups, dim)
-    numbers = (batch, groups, num_destinations, neighbors.shape[3], num_sources, dim)
-    _call("gkgnet_scatter_max", rows, neighbors.contiguous(), ranks.transpose(1, 2).contiguous(), *numbers, out)
+    num_neighbors = neighbors.shape[3]
+    numbers = (batch, groups, num_destinations, num_neighbors, num_sources, dim)
+    ranks = ranks.transpose(1, 2).contiguous()
+    wrong = _call("gkgnet_scatter_max", rows, neighbors.contiguous(), ranks, *numbers, out)
+    if wrong == 1:
+        raise ValueError(f"neighbors must be indices of {num_sources} sources, got others")
+    if wrong == 2:
+        raise ValueError(f"ranks must be below {num_neighbors}, the number of neighbours, got others")
     return out.to(grad.dtype).transpose(1, 2)
 
 

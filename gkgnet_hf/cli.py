@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .modeling.modeling_gkgnet import GKGNetForImageClassification
 
 FEW_POSITIVES = 10
+LONGEST_MESSAGE = 2000  # characters; some quote what they could not read
 
 # Names of options in the last version; they stay for one more.
 FORMER_OPTIONS = {"config-name": "dataset-config-name"}
@@ -498,21 +499,27 @@ def _csv(header: list[str], rows: Any) -> str:
 def main() -> None:
     """Run the command. An error is one line on stderr and exit code 2; `--traceback`, at any place, shows the rest."""
     words = [word for word in sys.argv[1:] if word != "--traceback"]
+    try:
+        sys.exit(_run(words))
+    except KeyboardInterrupt as stop:
+        _stop(stop, 130, "stopped")
+    except BrokenPipeError:  # who reads the output wants no more of it
+        _drop_output()
+        sys.exit(1)
+    except Exception as error:
+        _stop(error, 2, _message(error))
+
+
+def _run(words: list[str]) -> int:
     command = typer.main.get_command(app)
     try:
         with command.make_context("gkgnet-hf", words) as context:
             command.invoke(context)
-        sys.stdout.flush()  # here, where a full disk is an error of its own
+        code = 0
     except typer.Exit as done:  # of --help and --version
-        sys.exit(done.exit_code)
-    except KeyboardInterrupt as stop:
-        _stop(stop, 130, "stopped")
-    except BrokenPipeError:  # who reads the output wants no more of it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    except Exception as error:
-        _stop(error, 2, _message(error))
-    sys.exit()
+        code = done.exit_code
+    sys.stdout.flush()  # while a full disk can still be reported
+    return code
 
 
 def _message(error: Exception) -> str:
@@ -525,19 +532,29 @@ def _message(error: Exception) -> str:
         text += " (log in with `hf auth login`, or set HF_TOKEN)"
     # A KeyError says no more than the key.
     explains = isinstance(error, ValueError | OSError | ImportError) or type(error).__module__ != "builtins"
-    return text if text and explains else f"{type(error).__name__}: {text} (--traceback shows where)"
+    if text and explains:
+        return text
+    return f"{type(error).__name__}{': ' if text else ''}{text} (--traceback shows where)"
+
+
+def _drop_output() -> None:
+    """What is still to be written has no place, and Python must not try again at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _stop(error: BaseException, code: int, message: str) -> NoReturn:
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _drop_output()
     if "--traceback" in sys.argv:
         traceback.print_exception(error)
     if type(error).__name__ == "NoArgsIsHelpError":
         typer.echo(message, err=True)
     else:
-        line = " ".join(message.split())
-        line = "".join(
-            char if char.isprintable() else ascii(char)[1:-1] for char in line
-        )  # nothing that steers a terminal
+        line = " ".join(message[:LONGEST_MESSAGE].split())
+        # Nothing in it steers a terminal.
+        line = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)
         typer.echo(f"gkgnet-hf: {line}", err=True)
     sys.exit(code)
 

@@ -1,0 +1,471 @@
+"""The web page of `gkgnet-hf app`: pictures in, labels out, and what each label looked at. It runs as a Space too.
+
+The page is Gradio's; the bars of the labels and the picture with its patches are drawn here, as HTML and SVG.
+"""
+
+import base64
+import csv
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from importlib.metadata import version
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read while Gradio is imported
+
+import gradio as gr
+import numpy as np
+from huggingface_hub.utils import validate_repo_id
+from numpy.typing import NDArray
+from transformers import BaseImageProcessor
+
+from .explain import Explanation, explain
+from .explain.figures import GROUP_COLORS
+from .files import written_whole
+from .modeling.modeling_gkgnet import GKGNetForImageClassification
+from .predict import choose_labels, find_images, label_thresholds, model_label_names
+
+LARGEST_UPLOAD = "25mb"
+LARGEST_SIDE = 1024  # pixels of a picture in the page
+MOST_PICTURES = 50
+MOST_BARS = 100
+MOST_EXAMPLES = 12
+
+PATCHES, HEAT = "patches", "a heat map"
+
+OWN, ONE, TOP = "each label's threshold", "one threshold", "a number of labels"
+
+TITLE = "What is in the picture, and where did it look?"
+
+# Each button of a label and each click into the picture becomes an event with its data.
+ON_CLICK = """
+element.addEventListener('click', event => {
+  const label = event.target.closest('[data-label]');
+  if (label) { trigger('click', {label: label.dataset.label}); return; }
+  const picture = event.target.closest('svg.gkgnet-picture');
+  if (!picture) return;
+  const point = new DOMPoint(event.clientX, event.clientY).matrixTransform(picture.getScreenCTM().inverse());
+  trigger('click', {x: point.x, y: point.y});
+});
+"""
+
+STYLE = """
+.gkgnet-bars { display: grid; gap: 4px; max-height: 32rem; overflow-y: auto; }
+.gkgnet-bars button { display: grid; grid-template-columns: minmax(6rem, 1fr) 2fr 3.5rem; gap: 8px; align-items: center;
+  min-height: 44px; padding: 4px 8px; border: 2px solid transparent; border-radius: 6px; text-align: left;
+  background: var(--background-fill-secondary); color: var(--body-text-color); cursor: pointer; }
+.gkgnet-bars button[aria-pressed=true] { border-color: #0072b2; }
+.gkgnet-bars button:focus-visible { outline: 3px solid #0072b2; }
+.gkgnet-bars .name { overflow-wrap: anywhere; font-weight: 400; }
+.gkgnet-bars .chosen .name { font-weight: 700; }
+.gkgnet-bars .track { position: relative; height: 14px; border-radius: 3px; background: #8884; }
+.gkgnet-bars .fill { height: 100%; border-radius: 3px; background: #7a8794; }
+.gkgnet-bars .chosen .fill { background: #0072b2; }
+.gkgnet-bars .mark { position: absolute; top: -3px; width: 2px; height: 20px; background: currentColor; }
+.gkgnet-bars .score { text-align: right; font-variant-numeric: tabular-nums; }
+svg.gkgnet-picture { width: 100%; height: auto; max-height: 75vh; cursor: crosshair; touch-action: manipulation; }
+svg.gkgnet-picture rect { vector-effect: non-scaling-stroke; }
+.gkgnet-legend { display: flex; flex-wrap: wrap; gap: 4px 16px; padding: 6px 0; }
+.gkgnet-legend i { display: inline-block; width: 14px; height: 14px; margin-right: 6px; vertical-align: -2px; }
+"""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture of the page: its file, and what its labels saw, in the order of the model's labels."""
+
+    file: str
+    seen: Explanation
+
+    @property
+    def name(self) -> str:
+        """The file's name without its folder."""
+        return Path(self.file).name
+
+
+def create_app(
+    model: GKGNetForImageClassification,
+    processor: BaseImageProcessor,
+    examples: Sequence[str | os.PathLike[str]] = (),
+    title: str = TITLE,
+) -> gr.Blocks:
+    """The page, ready to `launch`.
+
+    Args:
+        model: a GKGNet with its classifier and label nodes.
+        processor: its image processor.
+        examples: picture files, or folders of them, to choose from; the first twelve are shown.
+        title: the page's heading.
+
+    Returns:
+        Gradio's application. `launch_app` starts it with the settings of the command.
+
+    Raises:
+        ValueError: if the model has no label nodes.
+
+    Example:
+
+        launch_app(create_app(model, processor, examples=["photos"]))
+    """
+    if model.label_classifier is None:
+        raise ValueError("The model has no label nodes, so there is nothing to see that its labels looked at")
+    names = model_label_names(model)
+    choice = _Choice(names, label_thresholds(model.config.decision_threshold, len(names)))
+    stages = [stage for stage, count in enumerate(model.config.num_label_blocks, start=1) if count]
+    known = [str(file) for file in find_images(examples)][:MOST_EXAMPLES] if examples else []
+
+    def read(files: Sequence[str]) -> list[Picture]:
+        """The pictures that can be read; the page names the others."""
+        pictures = []
+        for file in files[:MOST_PICTURES]:
+            try:
+                pictures.append(Picture(file, explain(model, processor, file, names)))
+            except (OSError, ValueError) as error:
+                reason = str(error).replace(file, "the file")  # whose folder is the page's own
+                gr.Warning(escape(f"{Path(file).name} cannot be used: {reason}"), duration=None)
+        if len(files) > MOST_PICTURES:
+            gr.Warning(f"The page takes {MOST_PICTURES} pictures; gkgnet-hf predict takes any number", duration=None)
+        return pictures
+
+    def drop(items: list[tuple[str, str | None]] | None) -> tuple[Any, ...]:
+        return show(read([file for file, _ in items or []]))
+
+    def try_example(event: gr.SelectData) -> tuple[Any, ...]:
+        return show(read([known[event.index]]))
+
+    def show(pictures: list[Picture]) -> tuple[Any, ...]:
+        label = choice.best(pictures[0].seen) if pictures else None
+        return pictures, 0, label, None, [(picture.file, picture.name) for picture in pictures]
+
+    def pick_picture(pictures: list[Picture], event: gr.SelectData) -> tuple[Any, ...]:
+        number = min(event.index, len(pictures) - 1)
+        return number, choice.best(pictures[number].seen), None
+
+    def pick_label(event: gr.EventData) -> tuple[str, None]:
+        return event._data["label"], None
+
+    def pick_patch(pictures: list[Picture], number: int, event: gr.EventData) -> Any:
+        x, y = event._data["x"], event._data["y"]
+        left, top, right, bottom = pictures[number].seen.area
+        return (x, y) if left <= x < right and top <= y < bottom else None
+
+    def render(
+        pictures: list[Picture],
+        number: int,
+        label: str,
+        point: tuple[float, float] | None,
+        stage: int,
+        kind: str,
+        *rule: Any,
+    ) -> tuple[Any, ...]:
+        if not pictures:
+            return "", "", gr.DownloadButton(interactive=False), gr.DownloadButton(interactive=False)
+        seen = pictures[number].seen
+        if point is not None:
+            drawn = neighbors_picture(seen, *point, stage)
+        else:
+            drawn = (heat_picture if kind == HEAT else patches_picture)(seen, label, stage)
+        rows = [{"image": picture.name, "labels": choice.labels(picture.seen, *rule)} for picture in pictures]
+        files = (gr.DownloadButton(value=file, interactive=True) for file in _write(rows))
+        return drawn, label_bars(seen, label, choice.lowest(seen, *rule)), *files
+
+    with gr.Blocks(analytics_enabled=False, title=title, delete_cache=(3600, 3600)) as page:
+        pictures, number, label, point = gr.State([]), gr.State(0), gr.State(None), gr.State(None)
+        gr.Markdown(f"# {title}")
+        with gr.Row():
+            with gr.Column(scale=3, min_width=320):
+                gallery = gr.Gallery(
+                    label="Pictures: drop, paste or choose them",
+                    sources=["upload", "clipboard"],
+                    type="filepath",
+                    file_types=["image"],
+                    columns=5,
+                    height=200,
+                    allow_preview=False,
+                    interactive=True,
+                    elem_id="pictures",
+                )
+                drawing = gr.HTML(js_on_load=ON_CLICK, css_template=STYLE, elem_id="drawing")
+            with gr.Column(scale=2, min_width=320):
+                gr.Markdown("Click a label to see where it looked, or the picture to see a patch and its neighbours.")
+                bars = gr.HTML(js_on_load=ON_CLICK, css_template=STYLE, elem_id="bars")
+                stage = gr.Radio(
+                    stages, value=stages[-1], label="Stage of the network: the first has the finest patches"
+                )
+                kind = gr.Radio([PATCHES, HEAT], value=PATCHES, label="Where a label looked, as")
+                rule = gr.Radio([OWN, ONE, TOP], value=OWN, label="Labels are chosen by")
+                threshold = gr.Slider(0, 1, value=0.5, step=0.01, label="Threshold", visible=False)
+                count = gr.Slider(1, len(names), value=min(3, len(names)), step=1, label="Labels", visible=False)
+                with gr.Row():
+                    downloads = [gr.DownloadButton(f"Download {kind}", interactive=False) for kind in ("JSON", "CSV")]
+        if known:
+            tried = gr.Gallery(
+                known,
+                label="Examples",
+                columns=6,
+                height=160,
+                allow_preview=False,
+                interactive=False,
+                elem_id="examples",
+            )
+
+        controls = [stage, kind, rule, threshold, count]
+        state = [pictures, number, label, point]
+        again: Any = {"fn": render, "inputs": [*state, *controls], "outputs": [drawing, bars, *downloads]}
+        gallery.upload(drop, gallery, [*state, gallery]).then(**again)
+        gallery.delete(drop, gallery, [*state, gallery]).then(**again)
+        gallery.select(pick_picture, pictures, [number, label, point]).then(**again)
+        bars.click(pick_label, None, [label, point]).then(**again)
+        drawing.click(pick_patch, [pictures, number], point).then(**again)
+        rule.change(
+            lambda rule: (gr.Slider(visible=rule == ONE), gr.Slider(visible=rule == TOP)), rule, [threshold, count]
+        )
+        gr.on([stage.change, kind.change, rule.change, threshold.release, count.release], **again)
+        if known:
+            tried.select(try_example, None, [*state, gallery]).then(**again)
+    return page
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """Which labels of a picture are chosen, by the rule that the page is set to."""
+
+    names: list[str]
+    thresholds: NDArray[np.float64]
+
+    def lowest(self, seen: Explanation, rule: str, threshold: float, count: float) -> NDArray[np.float64]:
+        """The lowest score (L,) at which each label is chosen."""
+        if rule == TOP:
+            return np.full(len(self.names), np.sort(seen.scores)[-int(count)], dtype=np.float64)
+        return self.thresholds if rule == OWN else np.full(len(self.names), threshold)
+
+    def labels(self, seen: Explanation, rule: str, threshold: float, count: float) -> list[dict[str, Any]]:
+        """The chosen labels with their scores, highest first."""
+        lowest = self.lowest(seen, rule, threshold, count)
+        return choose_labels(seen.scores, self.names, lowest, int(count) if rule == TOP else None)
+
+    def best(self, seen: Explanation) -> str:
+        """The label of highest score."""
+        return self.names[int(seen.scores.argmax())]
+
+
+def _write(rows: list[dict[str, Any]]) -> tuple[str, str]:
+    """The labels of pictures as a JSON and a CSV file, in a new folder of Gradio's cache."""
+    cache = os.environ.get("GRADIO_TEMP_DIR")
+    folder = Path(tempfile.mkdtemp(prefix="gkgnet-labels-", dir=cache))
+    (folder / "labels.json").write_text(json.dumps(rows, indent=2), encoding="utf-8")
+    with (folder / "labels.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("image", "label", "score"))
+        writer.writerows((row["image"], found["label"], found["score"]) for row in rows for found in row["labels"])
+    return str(folder / "labels.json"), str(folder / "labels.csv")
+
+
+def label_bars(seen: Explanation, label: str, lowest: NDArray[np.float64]) -> str:
+    """HTML: a button a label with its score as a bar and a mark at its threshold, highest score first.
+
+    Args:
+        seen: what is shown.
+        label: the one whose button is pressed.
+        lowest: (L,) the lowest score at which each label is chosen.
+    """
+    rows = np.argsort(-seen.scores, kind="stable")[:MOST_BARS]
+    buttons = []
+    for row in rows.tolist():
+        name, score = escape(seen.labels[row]), float(seen.scores[row])
+        chosen = score >= lowest[row]
+        buttons.append(
+            f'<button type="button" data-label="{name}" aria-pressed="{str(seen.labels[row] == label).lower()}"'
+            f' class="{"chosen" if chosen else ""}" aria-label="{name}, {score:.0%}{", chosen" if chosen else ""}">'
+            f'<span class="name">{name}</span><span class="track"><span class="fill" style="display:block;'
+            f'width:{100 * score:.1f}%"></span><span class="mark" style="left:{100 * min(lowest[row], 1):.1f}%"></span>'
+            f'</span><span class="score">{score:.0%}</span></button>'
+        )
+    more = len(seen.labels) - len(rows)
+    rest = f"<p>{more:,} labels of lower score are not shown.</p>" if more else ""
+    return f'<div class="gkgnet-bars">{"".join(buttons)}{rest}</div>'
+
+
+def patches_picture(seen: Explanation, label: str, stage: int) -> str:
+    """HTML: the picture with the patches that a label gathered from, the fuller the more they gave."""
+    looks, boxes, row = seen.label_stages[stage], seen.boxes(stage), seen.index(label)
+    strongest = max(float(looks.shares[row].max()), 1e-9)
+    shapes = [
+        _rect(
+            boxes[patch],
+            group,
+            int(patch),
+            fill=0.1 + 0.5 * float(share) / strongest,
+            title=f"{share:.0%} of the label",
+        )
+        for group in range(looks.neighbors.shape[1])
+        for patch, share in zip(looks.neighbors[row, group], looks.shares[row, group], strict=True)
+    ]
+    return _picture(seen, f"Where {label} looked at stage {stage}", shapes, looks.neighbors.shape[1])
+
+
+def heat_picture(seen: Explanation, label: str, stage: int) -> str:
+    """HTML: the picture under a label's heat map at a stage."""
+    heat, boxes = seen.heat_map(label, stage).ravel(), seen.boxes(stage)
+    strength = np.sqrt(heat / max(float(heat.max()), 1e-9))
+    shapes = [
+        _rect(
+            boxes[patch], 0, int(patch), fill=0.75 * float(strength[patch]), title=f"{heat[patch]:.1%}", outline=False
+        )
+        for patch in np.flatnonzero(heat)
+    ]
+    return _picture(seen, f"Heat map of {label} at stage {stage}", shapes, 0)
+
+
+def neighbors_picture(seen: Explanation, x: float, y: float, stage: int) -> str:
+    """HTML: the picture with the patch at pixel (x, y) and its neighbours in each group."""
+    looks, patch = seen.patch_stages[stage], seen.patch_at(x, y, stage)
+    home, sources = seen.boxes(stage)[patch], seen.source_boxes(stage)
+    middle = (home[:2] + home[2:]) / 2
+    shapes = []
+    for group, neighbors in enumerate(looks.neighbors[:, patch]):
+        for neighbor in neighbors.tolist():
+            end = (sources[neighbor][:2] + sources[neighbor][2:]) / 2
+            shapes.append(
+                f'<line x1="{middle[0]:.1f}" y1="{middle[1]:.1f}" x2="{end[0]:.1f}" y2="{end[1]:.1f}" '
+                f'stroke="{_color(group)}" stroke-width="1.5" vector-effect="non-scaling-stroke"/>'
+            )
+            shapes.append(_rect(sources[neighbor], group, neighbor, fill=0.3, title=f"neighbour in group {group + 1}"))
+    for color, width in (("white", 5), ("black", 2)):
+        shapes.append(_outline(home, color, width))
+    return _picture(seen, f"A patch and its neighbours at stage {stage}", shapes, looks.neighbors.shape[0])
+
+
+def _picture(seen: Explanation, title: str, shapes: list[str], num_groups: int) -> str:
+    width, height = seen.image.size
+    legend = "".join(
+        f'<span><i style="background:{_color(group)}"></i>group {group + 1}</span>' for group in range(num_groups)
+    )
+    return (
+        f'<figure style="margin:0"><svg class="gkgnet-picture" viewBox="0 0 {width} {height}" role="img" '
+        f'aria-label="{escape(title)}"><image href="{_data_url(seen)}" width="{width}" height="{height}"/>'
+        f"{''.join(shapes)}</svg><figcaption>{escape(title)}</figcaption>"
+        f'<div class="gkgnet-legend">{legend}</div></figure>'
+    )
+
+
+def _data_url(seen: Explanation) -> str:
+    image = seen.image.copy()
+    image.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
+    content = BytesIO()
+    image.save(content, "jpeg", quality=90)
+    return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"
+
+
+def _rect(box: NDArray[np.float32], group: int, patch: int, fill: float, title: str, outline: bool = True) -> str:
+    """A box in its group's colour; each further group's lies a little inside, so that both are seen."""
+    left, top, right, bottom = box.tolist()
+    by_x, by_y = 0.06 * group * (right - left), 0.06 * group * (bottom - top)
+    stroke = f'stroke="{_color(group)}" stroke-width="2"' if outline else ""
+    return (
+        f'<rect data-group="{group + 1}" data-patch="{patch}" x="{left + by_x:.1f}" y="{top + by_y:.1f}" '
+        f'width="{right - left - 2 * by_x:.1f}" height="{bottom - top - 2 * by_y:.1f}" fill="{_color(group)}" '
+        f'fill-opacity="{fill:.2f}" {stroke}><title>{title}</title></rect>'
+    )
+
+
+def _outline(box: NDArray[np.float32], color: str, width: int) -> str:
+    left, top, right, bottom = box.tolist()
+    return (
+        f'<rect x="{left:.1f}" y="{top:.1f}" width="{right - left:.1f}" height="{bottom - top:.1f}" fill="none" '
+        f'stroke="{color}" stroke-width="{width}"/>'
+    )
+
+
+def _color(group: int) -> str:
+    return GROUP_COLORS[group % len(GROUP_COLORS)]
+
+
+def launch_app(
+    page: gr.Blocks, port: int | None = None, share: bool = False, open_browser: bool = False, wait: bool = True
+) -> str:
+    """Serve a page on this machine alone (127.0.0.1).
+
+    Args:
+        page: as `create_app` makes it.
+        port: to listen on; default, the first free one from 7860 on.
+        share: make Gradio's public link too.
+        open_browser: open the page in a browser.
+        wait: return only when the server is interrupted.
+
+    Returns:
+        The address.
+    """
+    system = ["system-ui", "sans-serif"]  # no fonts from elsewhere
+    _, address, _ = page.launch(
+        server_name="127.0.0.1",
+        server_port=port,
+        share=share,
+        inbrowser=open_browser,
+        prevent_thread_lock=not wait,
+        max_file_size=LARGEST_UPLOAD,
+        footer_links=[],
+        enable_monitoring=False,
+        ssr_mode=False,
+        theme=gr.themes.Default(font=system, font_mono=["ui-monospace", "monospace"]),
+    )
+    return address
+
+
+SPACE_README = """---
+title: {title}
+emoji: 🔎
+colorFrom: blue
+colorTo: yellow
+sdk: gradio
+sdk_version: {gradio}
+app_file: app.py
+models:
+- {model}
+---
+
+What each label of a picture looked at, with [{model}](https://huggingface.co/{model}).
+"""
+
+SPACE_APP = """from transformers import AutoImageProcessor
+
+from gkgnet_hf.app import create_app
+from gkgnet_hf.predict import load_model
+
+MODEL = {model!r}
+
+create_app(load_model(MODEL), AutoImageProcessor.from_pretrained(MODEL)).launch()
+"""
+
+
+def write_space(directory: str | os.PathLike[str], model: str, title: str = TITLE) -> None:
+    """Write the three files of a Space of Hugging Face that shows a model: README.md, requirements.txt, app.py.
+
+    Args:
+        directory: the folder; must not hold any of them.
+        model: name of the model on the Hub, "user/name".
+        title: of the Space.
+
+    Raises:
+        ValueError: if `model` is no name on the Hub.
+        FileExistsError: if the folder holds one of the files.
+    """
+    validate_repo_id(model)
+    if model.count("/") != 1:
+        raise ValueError(f"A Space loads its model from the Hub: the model must be user/name, got {model}")
+    files = {
+        "README.md": SPACE_README.format(title=json.dumps(title), gradio=gr.__version__, model=model),
+        "requirements.txt": f"gkgnet-hf[app]=={version('gkgnet-hf')}\n",
+        "app.py": SPACE_APP.format(model=model),
+    }
+    directory = Path(directory)
+    if there := [name for name in files if (directory / name).exists()]:
+        raise FileExistsError(f"{directory} already holds {', '.join(there)}")
+    with written_whole(directory) as folder:
+        for name, content in files.items():
+            (folder / name).write_text(content, encoding="utf-8")

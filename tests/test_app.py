@@ -1,0 +1,222 @@
+"""The web page, driven in a real browser: pictures in, labels out, and the patches of `explain` on the picture."""
+
+import csv
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from gkgnet_hf import GKGNetConfig, GKGNetForImageClassification, create_image_processor
+from gkgnet_hf.data.digits import make_digits
+from gkgnet_hf.explain import explain
+
+gradio = pytest.importorskip("gradio")
+sync_api = pytest.importorskip("playwright.sync_api")
+
+from gkgnet_hf.app import create_app, label_bars, launch_app, write_space  # noqa: E402, needs Gradio
+
+NAMES = ["cat", "dog", "<b>owl</b>", "${1+1}", "{{7*7}}"]
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    config = GKGNetConfig(
+        hidden_sizes=(8, 16, 24, 32),
+        depths=(1, 1, 1, 1),
+        image_size=96,
+        id2label=dict(enumerate(NAMES)),
+        decision_threshold=[0.1, 0.1, 0.1, 0.1, 0.99],
+    )
+    model = GKGNetForImageClassification(config).eval()
+    with torch.no_grad():
+        for name, tensor in model.named_parameters():
+            if tensor.ndim == 1 or "classifier" in name:
+                tensor.normal_(0, 0.1)
+    return model
+
+
+@pytest.fixture(scope="module")
+def processor(model):
+    return create_image_processor(model.config)
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    folder = make_digits(tmp_path_factory.mktemp("data") / "digits", num_train=1, num_validation=3) / "val"
+    return sorted(folder.glob("*.png"))
+
+
+@pytest.fixture(scope="module")
+def address(model, processor, scenes):
+    page = create_app(model, processor, examples=scenes)
+    yield launch_app(page, wait=False)
+    page.close()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if CHROMIUM is None:
+        pytest.skip("no chromium is installed (make test installs it where it may)")
+    with sync_api.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(params=[(1280, 900), (390, 800)], ids=["desktop", "phone"])
+def page(request, browser, address):
+    """The page, and every address that it asked for, in `page.asked`."""
+    width, height = request.param
+    page = browser.new_page(viewport={"width": width, "height": height})
+    page.asked = []
+    page.on("request", lambda asked: page.asked.append(asked.url))
+    page.on("dialog", lambda dialog: pytest.fail(f"a script ran: {dialog.message}"))
+    page.goto(address)
+    page.wait_for_selector("#pictures input[type=file]", state="attached", timeout=60_000)
+    yield page
+    page.close()
+
+
+def drop(page, *files):
+    page.set_input_files("#pictures input[type=file]", [str(file) for file in files])
+
+
+def marked(page):
+    """The patches that the picture of the page marks, by group."""
+    shapes = page.locator("#drawing svg rect[data-patch]")
+    pairs = shapes.evaluate_all("all => all.map(one => [+one.dataset.group, +one.dataset.patch])")
+    return {group: sorted(patch for of, patch in pairs if of == group) for group in (1, 2)}
+
+
+def drawn(page, title):
+    page.locator("#drawing figcaption", has_text=re.compile(re.escape(title))).wait_for(timeout=60_000)
+
+
+def test_a_picture_gets_its_labels_and_each_label_shows_the_patches_of_explain(page, address, model, processor, scenes):
+    seen = explain(model, processor, scenes[0], NAMES)
+    order = np.argsort(-seen.scores, kind="stable")
+    drop(page, scenes[0])
+    drawn(page, f"Where {NAMES[order[0]]} looked at stage 4")
+    shown = page.locator("#bars button")
+    assert [text.split("\n") for text in shown.all_inner_texts()] == [
+        [NAMES[row], f"{seen.scores[row]:.0%}"] for row in order
+    ]
+    for row in order[1:3]:
+        page.locator("#bars button").nth(list(order).index(row)).click()
+        drawn(page, f"Where {NAMES[row]} looked at stage 4")
+        neighbors = seen.label_stages[4].neighbors[row]
+        assert marked(page) == {1: sorted(neighbors[0].tolist()), 2: sorted(neighbors[1].tolist())}
+    page.get_by_role("radio", name="2", exact=True).check()
+    drawn(page, f"Where {NAMES[order[2]]} looked at stage 2")
+    neighbors = seen.label_stages[2].neighbors[order[2]]
+    assert marked(page) == {1: sorted(neighbors[0].tolist()), 2: sorted(neighbors[1].tolist())}
+    outside = [url for url in page.asked if not url.startswith((address, "data:", "blob:"))]
+    assert outside == []
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")  # nothing is cut at the side
+
+
+def test_a_click_into_the_picture_shows_the_neighbours_of_that_patch(page, model, processor, scenes):
+    drop(page, scenes[1])
+    drawn(page, "Where")
+    picture = page.locator("#drawing svg")
+    box = picture.bounding_box()
+    picture.click(position={"x": box["width"] * 0.5, "y": box["height"] * 0.9})
+    drawn(page, "A patch and its neighbours at stage 4")
+    seen = explain(model, processor, scenes[1])
+    patch = seen.patch_at(0.5 * seen.image.width, 0.9 * seen.image.height, stage=4)
+    neighbors = seen.patch_stages[4].neighbors[:, patch]
+    assert marked(page) == {1: sorted(neighbors[0].tolist()), 2: sorted(neighbors[1].tolist())}
+
+
+def test_a_broken_file_gets_a_message_and_the_others_are_read(page, scenes, tmp_path):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no picture")
+    drop(page, scenes[0], broken, scenes[2])
+    drawn(page, "Where")
+    message = page.get_by_text("broken.png cannot be used")
+    message.wait_for(timeout=60_000)
+    assert "the file: it is not a picture of a known format" in message.inner_text()
+    assert page.locator("#pictures img").count() == 2
+
+
+def test_the_downloads_hold_the_labels_that_are_chosen(page, model, processor, scenes):
+    drop(page, scenes[0], scenes[1])
+    drawn(page, "Where")
+    files = {}
+    for kind in ("JSON", "CSV"):
+        page.wait_for_function("kind => !document.getElementById(kind)?.disabled", arg=kind.lower())
+        with page.expect_download() as download:
+            page.get_by_role("button", name=f"Download {kind}").click()
+        files[kind] = download.value.path().read_text()
+    expected = []
+    for scene in scenes[:2]:
+        scores = dict(zip(NAMES, explain(model, processor, scene, NAMES).scores.tolist(), strict=True))
+        thresholds = dict(zip(NAMES, model.config.decision_threshold, strict=True))
+        expected.append((scene.name, {name for name in NAMES if scores[name] >= thresholds[name]}))
+    rows = json.loads(files["JSON"])
+    assert [(row["image"], {label["label"] for label in row["labels"]}) for row in rows] == expected
+    lines = list(csv.DictReader(files["CSV"].splitlines()))
+    assert [(line["image"], line["label"]) for line in lines] == [
+        (row["image"], label["label"]) for row in rows for label in row["labels"]
+    ]
+
+
+def test_another_rule_chooses_other_labels(page, scenes):
+    drop(page, scenes[0])
+    drawn(page, "Where")
+    page.get_by_label("a number of labels").check()
+    page.wait_for_function("document.querySelectorAll('#bars button.chosen').length == 3")
+
+
+def test_an_example_is_looked_at(page, scenes):
+    page.locator("#examples button.thumbnail-lg, #examples .thumbnail-item").first.click()
+    drawn(page, "Where")
+    assert page.locator("#bars button").count() == len(NAMES)
+
+
+class TestBars:
+    def test_of_many_labels_the_highest_are_shown(self, processor):
+        config = GKGNetConfig(hidden_sizes=(8, 16, 24, 32), depths=(1, 1, 1, 1), image_size=96, num_labels=1000)
+        many = GKGNetForImageClassification(config).eval()
+        seen = explain(many, processor, Image.new("RGB", (96, 96)))
+        bars = label_bars(seen, seen.labels[0], np.full(1000, 0.5))
+        assert bars.count("<button") == 100
+        assert "900 labels of lower score are not shown" in bars
+
+
+class TestSpace:
+    def test_a_space_is_three_files(self, tmp_path):
+        write_space(tmp_path / "space", "me/my-gkgnet")
+        readme = (tmp_path / "space" / "README.md").read_text()
+        assert readme.startswith("---\ntitle: ")
+        assert f"sdk_version: {gradio.__version__}" in readme
+        assert "gkgnet-hf[app]" in (tmp_path / "space" / "requirements.txt").read_text()
+        code = (tmp_path / "space" / "app.py").read_text()
+        compile(code, "app.py", "exec")
+        assert "MODEL = 'me/my-gkgnet'" in code
+
+    def test_nothing_is_replaced(self, tmp_path):
+        (tmp_path / "app.py").write_text("mine")
+        with pytest.raises(FileExistsError, match=r"already holds app\.py"):
+            write_space(tmp_path, "me/my-gkgnet")
+        assert [file.name for file in tmp_path.iterdir()] == ["app.py"]
+
+    @pytest.mark.parametrize("name", ["gkgnet", "../me/x", "me/x\nsdk: docker"])
+    def test_what_is_no_name_on_the_hub_is_refused(self, tmp_path, name):
+        with pytest.raises(ValueError, match=r"."):
+            write_space(tmp_path, name)
+        assert not list(tmp_path.iterdir())
+
+
+def test_a_network_without_label_nodes_is_refused(processor):
+    config = GKGNetConfig(
+        hidden_sizes=(8, 16, 24, 32), depths=(1, 1, 1, 1), num_label_blocks=(0, 0, 0, 0), num_labels=2
+    )
+    with pytest.raises(ValueError, match="no label nodes"):
+        create_app(GKGNetForImageClassification(config), processor)

@@ -1,9 +1,10 @@
 PYTHON ?= python3
 VENV := .venv
 DEMO ?= demo-output/$(shell date +%Y%m%d-%H%M%S)
+LAST_DEMO = $(or $(patsubst %/model,%,$(lastword $(sort $(wildcard demo-output/*/model)))),$(error Run make demo first))
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-all lint benchmark clean
+.PHONY: demo app browser test test-all lint benchmark clean
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED)
@@ -12,7 +13,16 @@ demo: $(INSTALLED)
 	$(VENV)/bin/gkgnet-hf evaluate $(DEMO)/model $(DEMO)/digits
 	$(VENV)/bin/gkgnet-hf predict $(DEMO)/model $(DEMO)/digits/val/00000[1-5].png
 
-test: $(INSTALLED)
+# On the model of the last `make demo`.
+app: $(INSTALLED)
+	$(VENV)/bin/gkgnet-hf app $(LAST_DEMO)/model --examples $(LAST_DEMO)/digits/val
+
+# The web page is tested in a real one. Where it cannot be installed, those tests say that they are skipped.
+browser:
+	@command -v chromium || command -v chromium-browser || command -v google-chrome || \
+		(apt-get update -qq && apt-get install -y -qq chromium) >/dev/null 2>&1 || true
+
+test: $(INSTALLED) browser
 	$(VENV)/bin/python -m pytest -n auto -m "not slow"
 
 test-all: test

@@ -24,6 +24,7 @@ import typer
 from .training.arguments import DataArguments, ModelArguments, OwnTrainingArguments, recipe_names
 
 if TYPE_CHECKING:
+    from datasets import Dataset
     from transformers import ViTImageProcessor
 
     from .evaluation.results import Evaluation
@@ -203,24 +204,11 @@ def evaluate(
     if per_label and not per_label.absolute().parent.is_dir():
         raise FileNotFoundError(f"There is no folder {per_label.parent} to write {per_label.name} into")
 
-    from datasets import Dataset
-
-    from .data.checks import check_images
-    from .data.sources import MultiLabelSource
     from .evaluation.results import evaluate as evaluate_model
     from .files import written_whole
-    from .predict import model_label_names
 
     network, processor = _load(model)
-    labels = model_label_names(network)
-    source = MultiLabelSource(dataset, dataset_config_name, **{**options, "labels": labels})
-    data = source.load(split)
-    for sentence in source.assumptions:
-        logging.info("%s", sentence)
-    assert isinstance(data, Dataset)
-    data = check_images(
-        data, options["on_bad_image"], split=source.split_read(split), num_channels=network.config.num_channels
-    )
+    data, _ = _load_data(network, dataset, dataset_config_name, options, split)
     result = evaluate_model(network, processor, data, batch_size, num_workers)
     if fit:
         result = result.fitted(per_label=fit == "per-label")
@@ -234,6 +222,56 @@ def evaluate(
     typer.echo(json.dumps(result.to_dict(), indent=2) if as_json else result)
     if fit:
         typer.echo(f"\n{model}/config.json now holds the thresholds, fitted to these same images", err=True)
+
+
+@app.command()
+@_reads_data
+def explain_score(
+    model: Model,
+    dataset: Annotated[
+        str, typer.Argument(help="Folder or file in COCO's format, for it has boxes.", show_default=False)
+    ],
+    split: Annotated[
+        str, typer.Option(help="Split to look at. Without such a split, a held-out tenth of the images.")
+    ] = "validation",
+    options: dict[str, Any] = {},  # noqa: B006
+    as_json: AsJson = False,
+) -> None:
+    """Measure whether labels look at their objects: the pointing game, against Grad-CAM, the centre and chance."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    from .data.readers.coco import read_boxes
+    from .evaluation.pointing import pointing_game
+
+    network, processor = _load(model)
+    data, name = _load_data(network, dataset, None, options, split)
+    result = pointing_game(network, processor, data, read_boxes(dataset, name or split))
+    typer.echo(json.dumps(result.to_dict(), indent=2) if as_json else result)
+
+
+@app.command("app")
+def web_page(
+    model: Model,
+    examples: Annotated[
+        list[str] | None, typer.Option(help="Image file or folder to choose from in the page; may be given again.")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Port; default, the first free one from 7860.")
+    ] = None,
+    share: Annotated[bool, typer.Option("--share", help="Make a public link through Gradio's servers.")] = False,
+    space: Annotated[
+        Path | None, typer.Option(help="Do not start: write the files of a Hugging Face Space into this folder.")
+    ] = None,
+) -> None:
+    """Open a web page: drop pictures, see their labels, click one and see where it looked."""
+    try:
+        from .app import create_app, launch_app, write_space
+    except ModuleNotFoundError as error:
+        raise ImportError(f"The page needs Gradio (pip install 'gkgnet-hf[app]'): {error}") from error
+    if space is not None:
+        write_space(space, model)
+        typer.echo(f"{space} holds a Space: push it to huggingface.co/spaces")
+        return
+    launch_app(create_app(*_load(model), examples or []), port, share)
 
 
 @app.command()
@@ -461,6 +499,26 @@ def make_digit_scenes(
     from .data.digits import make_digits
 
     typer.echo(make_digits(directory, train, validation, image_size, seed))
+
+
+def _load_data(
+    network: "GKGNetForImageClassification",
+    dataset: str,
+    dataset_config_name: str | None,
+    options: dict[str, Any],
+    split: str,
+) -> "tuple[Dataset, str | None]":
+    """A split with the model's labels, all of whose images can be read, and the name that the split has in the data."""
+    from .data.checks import check_images
+    from .data.sources import MultiLabelSource
+    from .predict import model_label_names
+
+    source = MultiLabelSource(dataset, dataset_config_name, **{**options, "labels": model_label_names(network)})
+    data: Any = source.load(split)
+    for sentence in source.assumptions:
+        logging.info("%s", sentence)
+    name = source.split_read(split)
+    return check_images(data, options["on_bad_image"], split=name, num_channels=network.config.num_channels), name
 
 
 def _load(model: str) -> "tuple[GKGNetForImageClassification, ViTImageProcessor]":

@@ -5,6 +5,8 @@ TRITON_INTERPRET=1 python -m pytest tests/interpreted.py
 
 import pytest
 import torch
+import triton
+import triton.language as tl
 
 from gkgnet_hf.modeling import group_knn
 from gkgnet_hf.modeling.group_knn import find_neighbors_reference, max_relative_reference
@@ -142,23 +144,81 @@ def test_between_equals_the_nearest_wins_and_nan_beats_all():
     assert ranks.tolist() == [[[[1, 0, 1]]]] == group_knn._gather_max(sources, neighbors, True)[1].tolist()
 
 
-def test_more_neighbors_than_a_byte_counts():
-    sources = torch.arange(300.0).view(1, 1, 300, 1)
-    values, ranks = gather_max(sources, torch.arange(300).view(1, 1, 1, 300), True)
-    assert (values.item(), ranks.item()) == (299, 299)
+def test_a_neighbor_that_is_no_source_gives_nan_and_gets_no_gradient():
+    sources, _, _ = graph(1, 2, 3, 2, 1, 5)
+    neighbors = torch.tensor([0, 1, 5, 6, -1, 2**40, -(2**40), 3]).view(1, 1, 4, 2).repeat(1, 2, 1, 1)
+    values, ranks = gather_max(sources, neighbors, True)
+    assert values.isnan().all(-1).tolist() == [[[False, True, True, True]] * 2]
+    gradient = scatter_max(torch.ones(1, 2, 4, 5), neighbors, ranks, 6)
+    assert gradient.sum().item() == 2 * 5  # of the first destination alone
+    gradient = scatter_max(torch.ones(1, 2, 4, 5), neighbors.clamp(0, 5), torch.full_like(ranks, 2), 6)
+    assert gradient.sum().item() == 0
 
 
-def test_what_runs_on_a_gpu_is_the_kernel_unless_it_is_switched_off(monkeypatch):
-    destinations, sources, bias = graph(1, 1, 4, 4, 1, 24)
-    arguments = (destinations, sources, 3, 1, *bias)
+@pytest.fixture
+def as_on_a_gpu(monkeypatch):
+    """The kernels take the CPU's tensors → what they were called for."""
+    from gkgnet_hf.modeling import group_knn_triton
+
+    names = {"search": group_knn._search, "gather_max": group_knn._gather_max, "scatter_max": group_knn._scatter_max}
     calls = []
-    kernels = {group_knn._search: lambda *a: calls.append("kernel") or search(*a)}
-    monkeypatch.setattr(group_knn, "_kernels", lambda: kernels)
-    expected = find_neighbors_reference(destinations, sources, 3, 1, bias)
-    assert torch.equal(group_knn._on_gpu(group_knn._search, *arguments), expected)
-    assert calls == ["kernel"]
-    doubles = [x.double() if isinstance(x, torch.Tensor) else x for x in arguments]
-    assert torch.equal(group_knn._on_gpu(group_knn._search, *doubles), expected)
+
+    def counted(name):
+        def kernel(*arguments):
+            calls.append(name)
+            return getattr(group_knn_triton, name)(*arguments)
+
+        return kernel
+
+    kernels = {function: counted(name) for name, function in names.items()}
+    monkeypatch.setattr(group_knn, "_kernels", lambda device_type: kernels)
+    return calls
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_kernels_pass_the_trial_of_their_first_use(as_on_a_gpu, dtype):
+    destinations, sources, bias = graph(1, 1, 4, 4, 1, 24, dtype)
+    neighbors = group_knn.find_neighbors(destinations, sources, 3, 2, bias)
+    assert as_on_a_gpu == ["search", "search"]  # the trial, then the network's
+    group_knn.find_neighbors(destinations, sources, 3, 2, bias)
+    group_knn.max_relative(destinations, sources.requires_grad_(), neighbors).sum().backward()
+    assert as_on_a_gpu == ["search"] * 3 + ["gather_max"] * 2 + ["scatter_max"] * 2
+
+
+@pytest.mark.parametrize("name", ["_inverse_norm", "_keep_best", "_pack"])
+def test_a_wrong_kernel_does_not_go_unseen(as_on_a_gpu, monkeypatch, name):
+    from gkgnet_hf.modeling import group_knn_triton
+
+    wrong = {"_inverse_norm": wrong_norm, "_keep_best": wrong_list, "_pack": wrong_pack}[name]
+    monkeypatch.setattr(group_knn_triton, name, wrong)
+    destinations, sources, bias = graph(1, 1, 4, 4, 1, 24)
+    with pytest.warns(RuntimeWarning, match="search on cpu finds another result than PyTorch"):
+        found = group_knn.find_neighbors(destinations, sources, 3, 1, bias)
+    assert torch.equal(found, find_neighbors_reference(destinations, sources, 3, 1, bias))
+    assert as_on_a_gpu == ["search"]
+    group_knn.find_neighbors(destinations, sources, 3, 1, bias)  # no further warning
+    assert as_on_a_gpu == ["search"]
+
+
+@triton.jit
+def wrong_norm(squares):
+    return 1 / tl.maximum(squares, 1e-12)
+
+
+@triton.jit
+def wrong_list(top, packed):
+    return tl.where(top < 0, tl.max(packed, 1)[:, None], top)
+
+
+@triton.jit
+def wrong_pack(score, m):
+    return (score.to(tl.int32, bitcast=True).to(tl.int64) << 32) + (0x7FFFFFFF - m)
+
+
+def test_double_precision_and_many_neighbors_are_left_to_pytorch(as_on_a_gpu, monkeypatch):
+    destinations, sources, bias = graph(1, 1, 4, 4, 1, 24)
+    group_knn.find_neighbors(destinations.double(), sources.double(), 3, 1, bias)
+    group_knn.max_relative(destinations, sources, torch.zeros(1, 1, 16, 257, dtype=torch.long))
     monkeypatch.setenv("GKGNET_KERNELS", "off")
-    assert torch.equal(group_knn._on_gpu(group_knn._search, *arguments), expected)
-    assert calls == ["kernel"]
+    group_knn.find_neighbors(destinations, sources, 3, 1, bias)
+    assert as_on_a_gpu == []

@@ -64,16 +64,16 @@ def test_with_and_without_kernels_search_and_aggregation_are_the_same(monkeypatc
     sources = torch.randn(3, 2, (side // ratio) * ((side + 3) // ratio), dim, device=DEVICE, dtype=dtype)
     sources.requires_grad_()
     found, aggregated, gradients = {}, {}, {}
-    for kernels in ("on", "off"):
+    for kernels in ("auto", "off"):
         monkeypatch.setenv("GKGNET_KERNELS", kernels)
         found[kernels] = find_neighbors(destinations, sources.detach(), 9, dilation, bias)
-        aggregated[kernels] = max_relative(destinations, sources, found["on"])
+        aggregated[kernels] = max_relative(destinations, sources, found["auto"])
         (gradients[kernels],) = torch.autograd.grad(aggregated[kernels].float().square().sum(), sources)
     ends = destinations.float(), sources.detach().float(), bias
-    torch.testing.assert_close(distances_to(found["on"], *ends), distances_to(found["off"], *ends), rtol=0, atol=1e-5)
-    assert torch.equal(aggregated["on"], aggregated["off"])
+    torch.testing.assert_close(distances_to(found["auto"], *ends), distances_to(found["off"], *ends), rtol=0, atol=1e-5)
+    assert torch.equal(aggregated["auto"], aggregated["off"])
     tolerance = 1e-5 if dtype == torch.float32 else 1e-2
-    torch.testing.assert_close(gradients["on"], gradients["off"], rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(gradients["auto"], gradients["off"], rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])

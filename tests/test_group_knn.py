@@ -43,7 +43,7 @@ def distances_to(neighbors, destinations, sources, bias):
 
 
 @settings(deadline=None, max_examples=150)
-@given(graph=graphs(), piece=st.sampled_from([1, 50, 1 << 21]), kernels=st.sampled_from(["on", "off"]))
+@given(graph=graphs(), piece=st.sampled_from([1, 50, 1 << 21]), kernels=st.sampled_from(["auto", "off"]))
 def test_search_finds_what_the_reference_search_finds(graph, piece, kernels):
     destinations, sources, num_neighbors, dilation, bias = graph
     with pytest.MonkeyPatch.context() as patch:

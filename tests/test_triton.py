@@ -7,10 +7,7 @@ from pathlib import Path
 
 import numpy
 import pytest
-import torch
 from packaging.version import Version
-
-from gkgnet_hf.modeling import group_knn
 
 triton = pytest.importorskip("triton", reason="torch brings Triton on Linux only")
 
@@ -23,10 +20,10 @@ import gkgnet_hf
 from gkgnet_hf.modeling import group_knn
 from tests.test_models import small_config
 
-assert group_knn._kernels() == {}
+assert group_knn._kernels("cuda") == {}
 features = torch.randn(1, 2, 9, 4)
 expected = group_knn.find_neighbors_reference(features, features, 3)
-assert torch.equal(group_knn._on_gpu(group_knn._search, features, features, 3, 1, None, None), expected)
+assert torch.equal(group_knn._run(group_knn._search, features, features, 3, 1, None, None), expected)
 model = gkgnet_hf.GKGNetForImageClassification(small_config()).train()
 model(torch.randn(2, 3, 64, 64)).logits.sum().backward()
 print("gradients:", all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters()))
@@ -55,22 +52,6 @@ def test_in_the_interpreter_the_kernels_are_the_reference_functions():
 @pytest.mark.slow
 def test_without_triton_everything_works():
     assert "gradients: True" in run_python("-c", WITHOUT_TRITON)
-
-
-def test_a_kernel_that_fails_is_replaced_for_good_with_one_warning(monkeypatch):
-    def broken(*arguments):
-        raise RuntimeError("Failed to find C compiler")
-
-    kernels = {group_knn._gather_max: broken}
-    monkeypatch.setattr(group_knn, "_kernels", lambda: kernels)
-    sources, neighbors = torch.randn(1, 1, 5, 3), torch.randint(5, (1, 1, 4, 2))
-    expected = group_knn._gather_max(sources, neighbors, True)
-    with pytest.warns(RuntimeWarning, match="Failed to find C compiler"):
-        first = group_knn._on_gpu(group_knn._gather_max, sources, neighbors, True)
-    second = group_knn._on_gpu(group_knn._gather_max, sources, neighbors, True)
-    for values, ranks in (first, second):
-        assert torch.equal(values, expected[0])
-        assert torch.equal(ranks, expected[1])
 
 
 FEATURES = {"destinations": "*bf16", "sources": "*bf16"}

@@ -9,8 +9,7 @@ a graph that is exported or traced for another runtime the reference takes its p
 
 The operators `gkgnet::find_neighbors`, `gather_max` and `scatter_max` visit the N×M similarities a bounded piece at a
 time and gather neighbours one rank at a time: nothing grows with N·M or N·K·C. On CPU, compiled loops (`group_knn_cpu`)
-do the inner work where they were built; on CUDA, Triton kernels (`group_knn_triton`). `GKGNET_KERNELS=off` in the
-environment turns both off.
+do the work where they were built; on CUDA, Triton kernels (`group_knn_triton`). `_run` says when PyTorch does it.
 
 Shapes: B images, G groups of channels, N destinations, M sources, K neighbours, c = C/G channels of a group.
 """
@@ -27,7 +26,7 @@ from torch.autograd import forward_ad
 from torch.utils.flop_counter import register_flop_formula
 
 from .group_knn_cpu import gather_max as gather_max_cpu
-from .group_knn_cpu import kernels_may_take, loops_take
+from .group_knn_cpu import kernels_may_take, kernels_setting, loops_take, without_kernels
 from .group_knn_cpu import scatter_max as scatter_max_cpu
 from .group_knn_cpu import select as select_cpu
 
@@ -397,8 +396,6 @@ def _gather_max(sources: Tensor, neighbors: Tensor, track: bool) -> tuple[Tensor
     They lie in memory as (B, N, G, c), as the network's channels do. NaN is the largest, and of equals the nearest
     wins. Ranks are uint8, int16 for K > 256 and int32 for K > 32,767.
     """
-    if loops_take(sources) and neighbors.shape[3] <= 256:
-        return gather_max_cpu(sources, neighbors, track)
     _check_range(neighbors, sources.shape[2])
     flat, index = _flat_rows(sources, neighbors)
     best = flat[index[..., 0]]
@@ -414,8 +411,6 @@ def _gather_max(sources: Tensor, neighbors: Tensor, track: bool) -> tuple[Tensor
 
 def _scatter_max(grad: Tensor, neighbors: Tensor, ranks: Tensor, num_sources: int) -> Tensor:
     """Backward of `_gather_max`: gradients (B, G, N, c), each added to the source that won → (B, G, M, c)."""
-    if loops_take(grad) and ranks.dtype == torch.uint8:
-        return scatter_max_cpu(grad, neighbors, ranks, num_sources)
     _check_range(neighbors, num_sources)
     num_neighbors = neighbors.shape[3]
     if ranks.device.type == "cpu" and ranks.numel() and ranks.max() >= num_neighbors:
@@ -424,15 +419,14 @@ def _scatter_max(grad: Tensor, neighbors: Tensor, ranks: Tensor, num_sources: in
     if grad.device.type != "cpu":
         known = (winners >= 0) & (winners < num_sources)
         winners, grad = winners.clamp(0, num_sources - 1), torch.where(known, grad, 0)
-    return _add_up(grad, winners, num_sources)
+    result = _zero_gradients(grad, num_sources)
+    return result.scatter_add_(2, winners, grad.to(result.dtype)).to(grad.dtype)
 
 
-def _add_up(grad: Tensor, winners: Tensor, num_sources: int) -> Tensor:
-    """Gradients (B, G, N, c), each added to its source `winners` (B, G, N, c) → (B, G, M, c)."""
+def _zero_gradients(grad: Tensor, num_sources: int) -> Tensor:
+    """(B, G, M, c) to add up in: gradients of half precision in float32."""
     batch, groups, _, dim = grad.shape
-    dtype = search_dtype(grad)  # half precision is added up in float32
-    result = grad.new_zeros(batch, num_sources, groups, dim, dtype=dtype).transpose(1, 2)
-    return result.scatter_add(2, winners, grad.to(dtype)).to(grad.dtype)
+    return grad.new_zeros(batch, num_sources, groups, dim, dtype=search_dtype(grad)).transpose(1, 2)
 
 
 def _rank_dtype(neighbors: Tensor) -> torch.dtype:
@@ -550,7 +544,8 @@ def _gather_max_backward(ctx, grad, _):
         raise RuntimeError("gkgnet::gather_max has gradients only with track=True")
     neighbors, ranks = ctx.saved_tensors
     if _differentiates_functionally():
-        return _add_up(grad, neighbors.gather(3, ranks.long()), ctx.num_sources), None, None
+        result, winners = _zero_gradients(grad, ctx.num_sources), neighbors.gather(3, ranks.long())
+        return result.scatter_add(2, winners, grad.to(result.dtype)).to(grad.dtype), None, None
     return torch.ops.gkgnet.scatter_max(grad, neighbors, ranks, ctx.num_sources), None, None
 
 
@@ -566,36 +561,200 @@ _scatter_max_op.register_autograd(
 
 
 def _run(function: Callable, *arguments):
-    """The result of the function, by its kernel where one takes the arguments."""
-    if arguments[0].device.type != "cuda":
-        return function(*arguments)
-    if function is _scatter_max and torch.are_deterministic_algorithms_enabled():
-        return function(*arguments)
-    return _on_gpu(function, *arguments)
+    """The result of `_search`, `_gather_max` or `_scatter_max`: by PyTorch or a kernel, as `GKGNET_KERNELS` says.
 
+    off: by PyTorch. on: by a kernel, or there is an error. auto, the default: by a kernel that takes the arguments, but
+    on its first use in the process it solves a small problem too. If PyTorch solves that otherwise, or if the kernel
+    fails, then or later, PyTorch takes its place for good, and one warning says so.
 
-def _on_gpu(function: Callable, *arguments):
-    """The result of the function's Triton kernel, or its own for float64 and where kernels are off or do not run."""
-    kernel = _kernels().get(function)
-    if kernel is None or not kernels_may_take(arguments[0]):
-        return function(*arguments)
+    Operators are opaque to torch.compile, so that nothing of this is in a compiled graph.
+    """
+    kernel, setting = _kernel(function, *arguments), kernels_setting()
+    if kernel is None and setting == "on":
+        features, numbers = arguments[0], [x for x in arguments if isinstance(x, int)]
+        raise RuntimeError(
+            f"GKGNET_KERNELS=on, but no kernel does {function.__name__.strip('_')} with {features.dtype} on "
+            f"{features.device}, shapes {[tuple(x.shape) for x in arguments if torch.is_tensor(x)]} and {numbers}"
+        )
+    if kernel is None or (setting == "auto" and not _agrees(function, kernel, *arguments)):
+        with without_kernels():
+            return function(*arguments)
     try:
-        with torch.cuda.device_of(arguments[0]):
-            return kernel(*arguments)
-    except torch.OutOfMemoryError:
+        return _on_device(kernel, *arguments)
+    except (ValueError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # no C compiler, a GPU that is too old or too small, …: Triton has no common class
-        _kernels().pop(function, None)
-        message = f"A Triton kernel of GKGNet failed, so PyTorch takes its place: {error!r}"
-        warnings.warn(message, RuntimeWarning, stacklevel=1)
-        return function(*arguments)
+        if setting == "on":
+            raise
+        _give_up(function, kernel, f"failed with {error!r}", *arguments)
+        with without_kernels():
+            return function(*arguments)
+
+
+def _kernel(function: Callable, *arguments) -> Callable | None:
+    """The kernel that takes these arguments, if there is one."""
+    features, second = arguments[:2]
+    if not (kernels_may_take(features) and kernels_may_take(second)):
+        return None
+    if function is not _search and second.shape[3] > 256:  # ranks of more than a byte
+        return None
+    if function is _scatter_max and features.device.type == "cuda" and torch.are_deterministic_algorithms_enabled():
+        return None  # the order of atomic additions varies
+    return _kernels(features.device.type).get(function)
+
+
+def _kernels(device_type: str) -> dict[Callable, Callable]:
+    """The kernels of `_search`, `_gather_max` and `_scatter_max` for such devices, as far as they are there."""
+    if device_type == "cpu" and loops_take(torch.empty(0, device="cpu", dtype=torch.float32)):
+        return {_search: _search, _gather_max: gather_max_cpu, _scatter_max: scatter_max_cpu}
+    return _triton_kernels() if device_type == "cuda" else {}
 
 
 @functools.cache
-def _kernels() -> dict[Callable, Callable]:
-    """The Triton kernels of `_search`, `_gather_max` and `_scatter_max`; none where Triton is not installed."""
+def _triton_kernels() -> dict[Callable, Callable]:
     try:
         from .group_knn_triton import gather_max, scatter_max, search
     except ImportError:
         return {}
     return {_search: search, _gather_max: gather_max, _scatter_max: scatter_max}
+
+
+def _on_device(kernel: Callable, *arguments):
+    if arguments[0].device.type != "cuda":
+        return kernel(*arguments)
+    with torch.cuda.device_of(arguments[0]):
+        return kernel(*arguments)
+
+
+# Whether a kernel may be used, as its first use has shown. Two threads may find out at the same time: with the same
+# result, and without a lock that a forked process could inherit.
+_verdicts: dict[tuple, bool] = {}
+
+
+def _use(function: Callable, *arguments) -> tuple:
+    """(device, two dtypes, numbers): what selects code within a kernel, so what a verdict holds for."""
+    features, second = arguments[:2]
+    if function is _search:
+        return features.device, features.dtype, second.dtype, *arguments[2:4], arguments[4] is not None
+    return features.device, features.dtype, second.dtype, second.shape[3], function is _gather_max and arguments[2]
+
+
+def _agrees(function: Callable, kernel: Callable, *arguments) -> bool:
+    """Whether the kernel solves a small random problem as PyTorch does."""
+    use = _use(function, *arguments)
+    verdict = _verdicts.get((kernel, *use))
+    if verdict is not None:
+        return verdict
+    if arguments[0].device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+        # Comparing would wait for the device, which breaks a capture.
+        warnings.warn(
+            "PyTorch takes the place of GKGNet's kernels in this CUDA graph: run the network once before the capture",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return False
+    try:
+        same = SOLVES[function](kernel, *use)
+        reason = "finds another result than PyTorch"
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # as in `_run`
+        same, reason = False, f"failed with {error!r}"
+    if same:
+        return _verdicts.setdefault((kernel, *use), True)
+    _give_up(function, kernel, reason, *arguments)
+    return False
+
+
+def _give_up(function: Callable, kernel: Callable, reason: str, *arguments) -> None:
+    use = _use(function, *arguments)
+    if _verdicts.get((kernel, *use), True):
+        _verdicts[(kernel, *use)] = False
+        message = f"GKGNet's kernel for {function.__name__.strip('_')} on {use[0]} {reason}, so PyTorch takes its place"
+        warnings.warn(message, RuntimeWarning, stacklevel=2)
+
+
+# The small problem: no size is a multiple of a kernel's block.
+BATCH, GROUPS, HEIGHT, WIDTH, NUM_SOURCES, DIM = 2, 2, 3, 14, 150, 40
+FEATURES = BATCH, GROUPS, HEIGHT * WIDTH, DIM
+
+
+def _numbers(seed: int, shape: tuple[int, ...], device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
+    generator = torch.Generator("cpu").manual_seed(seed)
+    return torch.randn(shape, generator=generator, device="cpu", dtype=torch.float32).to(device, dtype)
+
+
+def _indices(seed: int, below: int, shape: tuple[int, ...], device: torch.device) -> Tensor:
+    return torch.randint(below, shape, generator=torch.Generator("cpu").manual_seed(seed), device="cpu").to(device)
+
+
+def _solves_search(
+    kernel: Callable,
+    device: torch.device,
+    dtype: torch.dtype,
+    second_dtype: torch.dtype,
+    num_neighbors: int,
+    dilation: int,
+    biased: bool,
+) -> bool:
+    """Whether the sources that the kernel finds are as near as those that the search in float64 finds."""
+    destinations = _numbers(0, FEATURES, device, dtype)
+    destinations[:, :, ::2] -= 2  # their nearest sources are far: even the highest scores are negative
+    sources = _numbers(1, (BATCH, GROUPS, NUM_SOURCES, DIM), device, second_dtype) + 1
+    rows = columns = None
+    queries, keys = destinations.double(), sources.double()
+    scores = 2 * F.normalize(queries, dim=-1) @ F.normalize(keys, dim=-1).mT
+    if biased:
+        rows, columns = (0.1 * _numbers(size, (size, NUM_SOURCES), device) for size in (HEIGHT, WIDTH))
+        scores = scores - (rows.double()[:, None] + columns.double()).flatten(0, 1)
+    expected = scores.topk(min(num_neighbors * dilation, NUM_SOURCES)).values[..., ::dilation]
+    found = _on_device(kernel, destinations, sources, num_neighbors, dilation, rows, columns)
+    if found.shape != expected.shape or found.dtype != torch.long or found.min() < 0 or found.max() >= NUM_SOURCES:
+        return False
+    return torch.allclose(scores.gather(3, found), expected, rtol=0, atol=1e-5)
+
+
+def _solves_gather_max(
+    kernel: Callable,
+    device: torch.device,
+    dtype: torch.dtype,
+    second_dtype: torch.dtype,
+    num_neighbors: int,
+    track: bool,
+) -> bool:
+    sources = _numbers(1, (BATCH, GROUPS, NUM_SOURCES, DIM), device, dtype)
+    sources[0, :, ::2] = sources[0, :, 1::2]  # ties
+    sources[1, 0, 0, 0] = torch.nan
+    arguments = sources, _indices(2, NUM_SOURCES, (*FEATURES[:3], num_neighbors), device), track
+    with without_kernels():
+        expected = _gather_max(*arguments)
+    found = _on_device(kernel, *arguments)
+    return all(
+        x.shape == y.shape and x.dtype == y.dtype and torch.equal(x.nan_to_num(7), y.nan_to_num(7))
+        for x, y in zip(found, expected, strict=True)
+    )
+
+
+def _solves_scatter_max(
+    kernel: Callable,
+    device: torch.device,
+    dtype: torch.dtype,
+    second_dtype: torch.dtype,
+    num_neighbors: int,
+    track: bool,
+) -> bool:
+    grad = _numbers(0, FEATURES, device, dtype)
+    neighbors = _indices(2, NUM_SOURCES, (*FEATURES[:3], num_neighbors), device)
+    ranks = _indices(3, num_neighbors, FEATURES, device).to(_rank_dtype(neighbors))
+    expected = _scatter_max(grad.double(), neighbors, ranks, NUM_SOURCES)
+    found = _on_device(kernel, grad, neighbors, ranks, NUM_SOURCES)
+    if found.shape != expected.shape or found.dtype != dtype:
+        return False
+    return torch.allclose(found.double(), expected, rtol=4 * torch.finfo(dtype).eps, atol=1e-5)
+
+
+SOLVES: dict[Callable, Callable] = {
+    _search: _solves_search,
+    _gather_max: _solves_gather_max,
+    _scatter_max: _solves_scatter_max,
+}

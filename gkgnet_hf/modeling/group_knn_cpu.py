@@ -5,6 +5,9 @@ PyTorch does the same where `loops_take` says no.
 
 import ctypes
 import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
@@ -26,9 +29,37 @@ def _library() -> ctypes.CDLL | None:
         return None
 
 
+def kernels_setting() -> str:
+    """`GKGNET_KERNELS` of the environment: "auto" (the default), "on" or "off".
+
+    Raises:
+        ValueError: for anything else.
+    """
+    setting = os.environ.get("GKGNET_KERNELS", "auto")
+    if setting not in ("auto", "on", "off"):
+        raise ValueError(f"GKGNET_KERNELS must be auto, on or off, got {setting!r}")
+    return setting
+
+
+_thread = threading.local()
+
+
+@contextmanager
+def without_kernels() -> Iterator[None]:
+    """No kernel takes anything in this thread, whatever the setting."""
+    before = getattr(_thread, "without_kernels", False)
+    _thread.without_kernels = True
+    try:
+        yield
+    finally:
+        _thread.without_kernels = before
+
+
 def kernels_may_take(tensor: Tensor) -> bool:
     """Whether kernels of any kind may replace PyTorch: not for float64, nor under `GKGNET_KERNELS=off`."""
-    return tensor.dtype != torch.float64 and os.environ.get("GKGNET_KERNELS") != "off"
+    return (
+        tensor.dtype != torch.float64 and kernels_setting() != "off" and not getattr(_thread, "without_kernels", False)
+    )
 
 
 def loops_take(tensor: Tensor) -> bool:

@@ -110,7 +110,8 @@ def _search_kernel(
     blocks = tl.cdiv(num_destinations, BLOCK_N)
     item = (tl.program_id(0) // blocks).to(tl.int64)
     n = tl.program_id(0) % blocks * BLOCK_N + tl.arange(0, BLOCK_N)
-    destinations += item // groups * destination_b + item % groups * destination_g + n[:, None] * destination_n
+    row = n[:, None].to(tl.int64)  # times a stride, it may be more than 32 bits hold
+    destinations += item // groups * destination_b + item % groups * destination_g + row * destination_n
     sources += item // groups * source_b + item % groups * source_g
     slot = tl.arange(0, SLOTS)[None, :].to(tl.int64)
     # An unsorted list of packed scores for each destination. Slots of no use are full from the start.
@@ -122,7 +123,7 @@ def _search_kernel(
         inside = m[None, :] < num_sources
         score = 2 * _cosine(
             destinations,
-            sources + m[None, :] * source_m,
+            sources + m[None, :].to(tl.int64) * source_m,
             n[:, None] < num_destinations,
             inside,
             dim,
@@ -135,8 +136,8 @@ def _search_kernel(
         )
         if HAS_BIAS:
             known = inside & (n[:, None] < num_destinations)
-            score -= tl.load(rows + (n // width)[:, None] * num_sources + m[None, :], mask=known, other=0)
-            score -= tl.load(columns + (n % width)[:, None] * num_sources + m[None, :], mask=known, other=0)
+            score -= tl.load(rows + row // width * num_sources + m[None, :], mask=known, other=0)
+            score -= tl.load(columns + row % width * num_sources + m[None, :], mask=known, other=0)
         top = _keep_best(top, tl.where(inside, _pack(score, m[None, :]), LOWEST))
 
     top = tl.where(used, top, LOWEST)
@@ -166,7 +167,7 @@ def _cosine(
     destination_squares = tl.zeros((BLOCK_N,), tl.float32)
     source_squares = tl.zeros((BLOCK_M,), tl.float32)
     for first in range(0, dim, BLOCK_C):
-        c = first + tl.arange(0, BLOCK_C)
+        c = (first + tl.arange(0, BLOCK_C)).to(tl.int64)
         query_mask, key_mask = has_destination & (c[None, :] < dim), has_source & (c[:, None] < dim)
         query = tl.load(destinations + c[None, :] * destination_c, mask=query_mask, other=0).to(tl.float32)
         key = tl.load(sources + c[:, None] * source_c, mask=key_mask, other=0).to(tl.float32)
@@ -205,12 +206,14 @@ def _keep_best(top, packed):
 
 
 def gather_max(sources: Tensor, neighbors: Tensor, track: bool) -> tuple[Tensor, Tensor]:
-    """`group_knn._gather_max` in one kernel; sources float32, float16 or bfloat16, with any strides."""
-    batch, groups, _, dim = sources.shape
+    """`group_knn._gather_max` in one kernel; sources float32, float16 or bfloat16, with any strides; K ≤ 256.
+
+    A neighbour that is none of the sources is not read. It counts as NaN.
+    """
+    batch, groups, num_sources, dim = sources.shape
     num_destinations, num_neighbors = neighbors.shape[2:]
     values = sources.new_empty(batch, num_destinations, groups, dim)
-    dtype = torch.uint8 if num_neighbors <= 256 else torch.int16
-    ranks = torch.empty(values.shape if track else 0, dtype=dtype, device=values.device)
+    ranks = torch.empty(values.shape if track else 0, dtype=torch.uint8, device=values.device)
     grid, blocks = _gather_grid(batch * groups, num_destinations, dim)
     _gather_max_kernel[grid](
         sources,
@@ -218,6 +221,7 @@ def gather_max(sources: Tensor, neighbors: Tensor, track: bool) -> tuple[Tensor,
         values,
         ranks,
         num_destinations,
+        num_sources,
         groups,
         dim,
         *sources.stride(),
@@ -231,7 +235,8 @@ def gather_max(sources: Tensor, neighbors: Tensor, track: bool) -> tuple[Tensor,
 def scatter_max(grad: Tensor, neighbors: Tensor, ranks: Tensor, num_sources: int) -> Tensor:
     """`group_knn._scatter_max` in one kernel; gradients float32, float16 or bfloat16, with any strides.
 
-    They are added up in float32 by atomic additions, whose order, and so the last bits of the sums, vary.
+    They are added up in float32 by atomic additions, whose order, and so the last bits of the sums, vary. The gradient
+    of a neighbour that is none of the sources, and of a rank that is none of the K, is dropped.
     """
     batch, groups, num_destinations, dim = grad.shape
     result = torch.zeros(batch, num_sources, groups, dim, device=grad.device)
@@ -266,6 +271,7 @@ def _gather_max_kernel(
     values,
     ranks,
     num_destinations,
+    num_sources,
     groups,
     dim,
     source_b,
@@ -283,11 +289,13 @@ def _gather_max_kernel(
     neighbors += ((image * groups + group) * num_destinations + n) * NUM_NEIGHBORS
     known = n < num_destinations
     index = tl.load(neighbors, mask=known, other=0)
-    best = tl.load(sources + index * source_m, mask=inside, other=0).to(tl.float32)
+    real = inside & (index >= 0) & (index < num_sources)
+    best = tl.load(sources + index * source_m, mask=real, other=float("nan")).to(tl.float32)
     rank = tl.zeros((BLOCK_N, BLOCK_C), tl.int32)
     for k in tl.static_range(1, NUM_NEIGHBORS):  # unrolled, so that the loads do not wait for each other
         index = tl.load(neighbors + k, mask=known, other=0)
-        candidate = tl.load(sources + index * source_m, mask=inside, other=0).to(tl.float32)
+        real = inside & (index >= 0) & (index < num_sources)
+        candidate = tl.load(sources + index * source_m, mask=real, other=float("nan")).to(tl.float32)
         better = (candidate > best) | ((candidate != candidate) & (best == best))
         best = tl.where(better, candidate, best)
         rank = tl.where(better, k, rank)
@@ -320,9 +328,10 @@ def _scatter_max_kernel(
     grad += image * grad_b + group * grad_g + n * grad_n + c * grad_c
     rank = tl.load(ranks + ((image * num_destinations + n) * groups + group) * dim + c, mask=inside, other=0)
     neighbors += ((image * groups + group) * num_destinations + n) * num_neighbors
-    winner = tl.load(neighbors + rank, mask=inside, other=0)
+    winner = tl.load(neighbors + rank, mask=inside & (rank < num_neighbors), other=-1)
+    real = inside & (winner >= 0) & (winner < num_sources)
     result += ((image * num_sources + winner) * groups + group) * dim + c
-    tl.atomic_add(result, tl.load(grad, mask=inside, other=0), mask=inside, sem="relaxed")
+    tl.atomic_add(result, tl.load(grad, mask=real, other=0), mask=real, sem="relaxed")
 
 
 @triton.jit
@@ -330,6 +339,6 @@ def _block(num_destinations, groups, dim, BLOCK_N: tl.constexpr, BLOCK_C: tl.con
     """(image, group, n, c, which of these n and c exist) of this program."""
     blocks = tl.cdiv(num_destinations, BLOCK_N)
     item = (tl.program_id(0) // blocks).to(tl.int64)
-    n = (tl.program_id(0) % blocks * BLOCK_N + tl.arange(0, BLOCK_N))[:, None]
-    c = (tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C))[None, :]
+    n = (tl.program_id(0) % blocks * BLOCK_N + tl.arange(0, BLOCK_N))[:, None].to(tl.int64)
+    c = (tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C))[None, :].to(tl.int64)
     return item // groups, item % groups, n, c, (n < num_destinations) & (c < dim)

@@ -3,7 +3,7 @@
 `predict` takes all three, `predict_scores` the first two.
 """
 
-import glob
+import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,9 +23,13 @@ from tqdm.auto import tqdm
 from transformers import BaseImageProcessor
 
 from .data.checks import image_suffixes
+from .data.paths import Outside, files_below, is_file, path_problem
 from .data.pictures import picture_reader
+from .data.words import shown
 from .modeling.image_processing_gkgnet import to_pixel_values
 from .modeling.modeling_gkgnet import GKGNetForImageClassification
+
+logger = logging.getLogger(__name__)
 
 __all__ = ["find_images", "load_model", "model_label_names", "predict", "predict_scores"]
 
@@ -142,6 +146,9 @@ def predict_scores(
 def find_images(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Path]:
     """The image files that paths, folders and glob patterns stand for.
 
+    Links to folders, pipes, devices and hidden files are passed over unless they are named. A warning says where a link
+    to an image leads out of its folder.
+
     Args:
         paths: one or several. A file is taken as it is; a folder gives the images in it and in its folders; of what a
             pattern (`*`, `?`, `[...]`, `**`) matches, the images are taken.
@@ -151,7 +158,7 @@ def find_images(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
     Raises:
         FileNotFoundError: for a path or pattern that matches nothing.
-        ValueError: for a folder or pattern that matches no image.
+        ValueError: for a folder or pattern that matches no image, and for a pipe or a device.
 
     Example:
 
@@ -165,16 +172,40 @@ def find_images(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
 
 def _expand(path: Path) -> list[Path]:
-    if path.is_file():
+    if path.is_dir():
+        matches = list(files_below(path))
+        outside = Outside([path])
+        leaving = next((file for file in sorted(matches) if outside(os.path.abspath(file))), None)
+        if leaving is not None:
+            logger.warning("%s", shown(f"Links lead out of {path}, such as {leaving} to {os.path.realpath(leaving)}"))
+    elif os.path.lexists(path):
+        if problem := path_problem(str(path)):
+            raise ValueError(f"{path} cannot be read: {problem}")
         return [path]
-    pattern = os.path.join(glob.escape(str(path)), "**") if path.is_dir() else str(path)
-    matches = sorted(Path(match) for match in glob.glob(pattern, recursive=True))
-    if not matches:
+    else:
+        matches = _matches(path)
+    if not matches and not path.is_dir():
         raise FileNotFoundError(f"No file or folder matches {path}")
-    images = [match for match in matches if match.suffix.lower() in image_suffixes() and match.is_file()]
+    images = sorted(match for match in matches if match.suffix.lower() in image_suffixes())
     if not images:
         raise ValueError(f"No image in {path}: nothing in it ends in .jpg, .png or another suffix of images")
     return images
+
+
+def _matches(pattern: Path) -> list[Path]:
+    """The files that a glob pattern matches; `**` goes into no linked folder, which may lead in a circle."""
+    parts = pattern.parts[1:] if pattern.anchor else pattern.parts
+    if not any(char in part for part in parts for char in "*?["):
+        return []
+    if parts[-1] == "**":
+        parts = (*parts, "*")
+    start = Path(pattern.anchor)
+    while not any(char in parts[0] for char in "*?["):  # what is named may be hidden
+        start, parts = start / parts[0], parts[1:]
+    found = start.glob("/".join(parts)) if start.is_dir() else ()
+    wants_hidden = any(part.startswith(".") for part in parts)
+    matches = (m for m in found if wants_hidden or not any(p.startswith(".") for p in m.relative_to(start).parts))
+    return [match for match in matches if is_file(match)]
 
 
 def _check_images(images: Images) -> Any:
@@ -189,7 +220,7 @@ def _check_images(images: Images) -> Any:
         )
     for image in images:
         if isinstance(image, (str, os.PathLike)):
-            if not os.path.isfile(image):
+            if not os.path.exists(image):
                 raise FileNotFoundError(f"No image file at {image}")
         elif not isinstance(image, IMAGE_TYPES):
             raise TypeError(f"Every image must be a path, PIL image or numpy array, got {type(image).__name__}")
@@ -204,7 +235,9 @@ def read_images(processor: BaseImageProcessor, items: Sequence[Any]) -> Tensor:
     """
     read = picture_reader(processor)
     images = [item["image"] if isinstance(item, Mapping) else item for item in items]
-    return to_pixel_values(processor, [image if isinstance(image, IMAGE_TYPES) else read(image) for image in images])
+    # One after another: a few pictures of hundreds of millions of pixels would fill the memory.
+    pixels = (to_pixel_values(processor, [i if isinstance(i, IMAGE_TYPES) else read(i)]) for i in images)
+    return torch.cat([*pixels])
 
 
 @torch.inference_mode()

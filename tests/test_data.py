@@ -11,6 +11,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Iterable
 
 from gkgnet_hf.data.checks import BadImage, check_images, report_bad_images
 from gkgnet_hf.data.labels import label_names, multilabel_features
+from gkgnet_hf.data.pictures import PictureError
 from gkgnet_hf.data.summary import summarize
 from gkgnet_hf.data.to_multilabel import to_multilabel
 
@@ -100,7 +101,7 @@ def test_labels_are_understood_without_decoding_an_image(dataset, names, labels)
     }
     rest = int(understood.features["labels"].rest)
     assert understood.features == multilabel_features(names, areas, extras, rest)
-    with pytest.raises(PIL.UnidentifiedImageError):
+    with pytest.raises(PictureError, match="not a picture"):
         understood[0]
 
 

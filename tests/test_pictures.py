@@ -6,7 +6,6 @@ import pickle
 import sqlite3
 import sys
 import threading
-import zipfile
 import zlib
 from io import BytesIO
 from pathlib import Path
@@ -354,14 +353,6 @@ def test_errors_name_the_file_and_survive_a_worker_process(tmp_path):
     assert str(raised.value) == f"{path}: it is not a picture of a known format"
     again = pickle.loads(pickle.dumps(raised.value))
     assert (str(again), again.problem) == (str(raised.value), raised.value.problem)
-
-
-def test_a_picture_in_an_archive_is_read(tmp_path):
-    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
-        archive.writestr("in/a.png", content(scene(), "png"))
-    url = f"zip://in/a.png::{tmp_path / 'photos.zip'}"
-    assert_shows_scene(open_picture(url))
-    assert check_pictures([url, url.replace("a.png", "b.png")]) == {1: "the file is missing"}
 
 
 def write_pictures(folder: Path, number: int) -> list[Path]:

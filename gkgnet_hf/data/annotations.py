@@ -19,6 +19,9 @@ from .checks import BadImage, image_files, keep_rows, report_bad_images
 from .columns import Roles, find_image_column, find_roles, split_of_rows
 from .labels import NEGATIVE, POSITIVE, UNKNOWN, Labels, Unlabeled, is_multilabel, multilabel_features, stored_labels
 from .options import ReadOptions
+from .paths import files_in
+from .picture_files import local_pictures, say_outside, with_column, with_safe_features
+from .pictures import PictureFeature
 from .places import Places
 from .splits import SYNONYMS, split_kind, split_order
 from .words import counted
@@ -50,7 +53,7 @@ class Annotations:
     ) -> "Annotations":
         """Of N picture files, with further columns of N values each."""
         images = Dataset.from_dict({"image": [os.path.abspath(path) for path in paths], **columns})
-        return cls(images.cast_column("image", Image()), labels, unlabeled)
+        return cls(images.cast_column("image", PictureFeature()), labels, unlabeled)
 
     def select(self, keep: NDArray[np.bool_]) -> "Annotations":
         """The images where `keep` (N,) is true."""
@@ -74,13 +77,15 @@ class Annotations:
         labels, keep = labels.settle("keep" if options.keep_unlabeled else self.unlabeled)
         if not keep.all():
             options.assume(f"images without any label are left out: {(~keep).sum():,} (--keep-unlabeled keeps them)")
-        files, problems = image_files(self.images)
-        problems = {row: problem for row, problem in problems.items() if keep[row]} | labels.problems
+        images, refused = local_pictures(self.images, keep, options)
+        files, problems = image_files(images)
+        problems = {row: problem for row, problem in (problems | refused).items() if keep[row]} | labels.problems
         bad = [BadImage(row, files[row], problems[row], split) for row in sorted(problems)]
         report_bad_images(bad, options.on_bad_image, options.bad_images_file)
         keep = keep.copy()
         keep[list(problems)] = False
-        dataset = keep_rows(self.images, keep)
+        dataset = keep_rows(images, keep)
+        say_outside([files[row] for row in np.flatnonzero(keep).tolist()], options)
         labels = labels.select(keep).sparser()
         if labels.num_rows > 1 and not labels.count(NEGATIVE).any():
             where = f"image of {split}" if split else "image"
@@ -167,7 +172,7 @@ def understand(
             said = np.where(in_train & (said != "train"), said, split_of)
         split_of = said
     renames = renamed_columns(dataset.features, roles)
-    images = dataset.select_columns(list(renames)).rename_columns(renames)
+    images = with_safe_features(dataset.select_columns(list(renames)).rename_columns(renames))
     feature = dataset.features[roles.image]
     if folder is not None and isinstance(feature, Value) and "string" in feature.dtype:
         cells = images["image"][:]
@@ -176,11 +181,11 @@ def understand(
             split_of = split_of_lists(paths, folder, options)
         if split_of is None:
             split_of = split_of_paths(paths, folder, options)
-        images = with_column(images, "image", pa.array(paths, pa.string()))
+        images = with_column(images, "image", pa.array(paths, pa.string()), Value("string"))
         if len(set(paths)) < len(paths):
             alone = _one_label_each(roles, table, labels, options)
             images, labels, split_of = _one_row_each(images, cells, paths, labels, alone, split_of, options)
-    images = images.cast_column("image", Image(mode=getattr(feature, "mode", None)))
+    images = images.cast_column("image", PictureFeature(mode=getattr(feature, "mode", None)))
     return Annotations(images, labels, unlabeled, declared), split_of
 
 
@@ -221,14 +226,6 @@ def read_rows(
     if roles.negatives is not None:
         labels = _with_negatives(labels, table[roles.negatives], features[roles.negatives], roles.negatives, options)
     return labels, declared, "drop" if object_features(features[column]) is not None else "bad"
-
-
-def with_column(dataset: Dataset, name: str, column: pa.Array) -> Dataset:
-    """The dataset with another content of a text column, read into memory."""
-    table = dataset.with_format("arrow")[:]
-    table = table.set_column(table.column_names.index(name), name, column).replace_schema_metadata(None)
-    features = Features({**dataset.features, name: Value("string")})
-    return Dataset(table, info=DatasetInfo(features=features), fingerprint=generate_random_fingerprint())
 
 
 def renamed_columns(features: Features, roles: Roles) -> dict[str, str]:
@@ -310,7 +307,7 @@ def split_of_lists(paths: Sequence[str | None], folder: Path, options: ReadOptio
     names = [os.path.basename(path or "") for path in paths]
     known = {*names, *(os.path.splitext(name)[0] for name in names)}
     listed: dict[str, tuple[Path, str]] = {}
-    for file in sorted(folder.glob("*.txt")):
+    for file in files_in(folder, "*.txt"):
         words = set(re.split(r"[\W\d_]+", file.stem.lower()))
         kind = next((kind for kind, synonyms in SYNONYMS.items() if words & set(synonyms)), None)
         if kind is None or file.stat().st_size > MAX_LIST:

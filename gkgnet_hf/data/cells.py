@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from .label_text import Separation, find_separation, is_literal, look, parse_literal, plain_text, shown_cell, spelling
 from .labels import NEGATIVE, POSITIVE, UNKNOWN, Labels
-from .words import counted
+from .words import counted, shown
 
 Meaning = Literal["negative", "unknown", "positive"]
 MEANINGS: dict[str, int] = {"negative": NEGATIVE, "unknown": UNKNOWN, "positive": POSITIVE}
@@ -73,7 +73,8 @@ class CellOptions:
         return find_separation(name, texts, counts, self.assume)
 
     def assume(self, sentence: str) -> None:
-        """Note what was assumed, once."""
+        """Note what was assumed, once; names from the data are in it."""
+        sentence = shown(sentence)
         if sentence not in self.assumptions:
             self.assumptions.append(sentence)
 
@@ -143,7 +144,7 @@ def answer_values(seen: Iterable[str], options: CellOptions) -> dict[str, int]:
     strange = sorted(set(seen) - ANSWERS - BLANK)
     seen = set(seen) - set(strange)
     values = dict.fromkeys(YES, POSITIVE) | dict.fromkeys(NO, NEGATIVE) | dict.fromkeys(NOT_KNOWN, UNKNOWN)
-    for cells, given, shown, name in (
+    for cells, given, cell_shown, name in (
         (MINUS_ONE, options.minus_one, "−1", "minus_one"),
         (BLANK, options.blank, "an empty cell", "blank"),
     ):
@@ -154,7 +155,7 @@ def answer_values(seen: Iterable[str], options: CellOptions) -> dict[str, int]:
         if seen & cells:
             options.used.add(name)
             why = "as asked" if given else "other cells say no" if says_no else "nothing else says no"
-            options.assume(f"{shown} means {meaning} ({why}; {option} changes it)")
+            options.assume(f"{cell_shown} means {meaning} ({why}; {option} changes it)")
     present = {values[cell] for cell in seen if cell in values}
     if not present & {POSITIVE, NEGATIVE}:
         shown = f": they hold {', '.join(map(repr, strange[:3]))}" if strange else ""

@@ -12,14 +12,14 @@ import pyarrow.compute as pc
 from datasets import Dataset, Image
 from numpy.typing import NDArray
 
+from .paths import path_problem
 from .pictures import READABLE_SUFFIXES, check_pictures
-from .words import counted
+from .words import counted, csv_cell, shown
 
 logger = logging.getLogger(__name__)
 
 OnBadImage = Literal["error", "skip"]
 NO_IMAGE = "there is no image"
-MISSING = "the file is missing"
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class BadImage:
 
     def __str__(self) -> str:
         place = f"row {self.row} of the {self.split} split" if self.split else f"row {self.row}"
-        return f"{place}, {self.file or 'no file'}: {self.problem}"
+        return shown(f"{place}, {self.file or 'no file'}: {self.problem}")
 
 
 def report_bad_images(
@@ -75,7 +75,8 @@ def _append(bad: Sequence[BadImage], path: str | os.PathLike[str]) -> None:
         file.seek(0)
         listed = {tuple(row) for row in csv.reader(file)}
         rows = [("split", "row", "file", "problem")]
-        rows += [(image.split, str(image.row), image.file, image.problem) for image in bad]
+        for image in bad:
+            rows.append((csv_cell(image.split), str(image.row), csv_cell(image.file), csv_cell(image.problem)))
         csv.writer(file).writerows(row for row in rows if row not in listed)
 
 
@@ -163,8 +164,8 @@ def image_files(dataset: Dataset, repeated: bool = True) -> tuple[list[str], dic
     for row in np.flatnonzero(pc.is_null(pc.struct_field(images, "bytes"))).tolist():
         if not paths[row]:
             problems[row] = NO_IMAGE
-        elif "://" not in paths[row] and not os.path.isfile(paths[row]):
-            problems[row] = MISSING
+        elif problem := path_problem(paths[row]):
+            problems[row] = problem
         elif repeated and row_of.setdefault(paths[row], row) != row:
             problems[row] = f"the file stands in row {row_of[paths[row]]} already"
     return paths, problems

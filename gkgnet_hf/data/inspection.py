@@ -16,7 +16,7 @@ from .labels import NEGATIVE, POSITIVE, UNKNOWN, label_names, stored_labels
 from .pictures import PictureError, open_picture
 from .sources import MultiLabelSource
 from .summary import summarize
-from .words import counted
+from .words import counted, shown
 
 MOST_LABELS = 50  # in the table
 MOST_PAIRS = 3
@@ -39,8 +39,8 @@ def load_splits_to_inspect(
     for name in source.splits if split is None else [split]:
         dataset = source.load(name, labels, hold_out=split is not None)
         if check:
-            shown = name if len(source.splits) > 1 else ""
-            dataset = check_images(dataset, source.options.on_bad_image, source.options.bad_images_file, shown)
+            split_shown = name if len(source.splits) > 1 else ""
+            dataset = check_images(dataset, source.options.on_bad_image, source.options.bad_images_file, split_shown)
         labels = label_names(dataset)
         datasets[name if split is None else source.split_read(split)] = dataset
     return datasets
@@ -53,30 +53,32 @@ def describe(source: MultiLabelSource, datasets: Mapping[str, Dataset]) -> str:
         source: what was read.
         datasets: its splits by their names, with the same labels.
     """
-    lines = [f"{source.source} ({source.format})"]
-    lines += [f"  {name}: {line}" for name, data in datasets.items() for line in str(summarize(data)).splitlines()[:1]]
+    lines = [shown(f"{source.source} ({source.format})")]
+    lines += [
+        shown(f"  {name}: {line}") for name, data in datasets.items() for line in str(summarize(data)).splitlines()[:1]
+    ]
     lines += ["", "Assumed"] + [f"  {sentence}" for sentence in source.assumptions or ["nothing"]]
     lines += ["", *label_table(datasets)]
     if pairs := commonest_pairs(list(datasets.values())):
-        shown = (f"{a} + {b} ({counted(count, 'image')})" for a, b, count in pairs)
-        lines += ["", f"Commonest pairs: {', '.join(shown)}"]
+        texts = (shown(f"{a} + {b} ({counted(count, 'image')})") for a, b, count in pairs)
+        lines += ["", f"Commonest pairs: {', '.join(texts)}"]
     return "\n".join(lines)
 
 
 def label_table(datasets: Mapping[str, Dataset]) -> list[str]:
     """Lines of a table: for each label and split the images where it is positive, negative and unknown."""
-    names = label_names(next(iter(datasets.values())))
+    names = [shown(name) for name in label_names(next(iter(datasets.values())))]
     labels = {split: stored_labels(dataset) for split, dataset in datasets.items()}
     counts = {split: [found.count(value) for value in (POSITIVE, NEGATIVE, UNKNOWN)] for split, found in labels.items()}
     total = np.sum([positive for positive, _, _ in counts.values()], axis=0)
-    shown = range(len(names)) if len(names) <= MOST_LABELS else np.argsort(-total, kind="stable")[:MOST_LABELS].tolist()
-    width = max(5, *(len(names[label]) for label in shown))
+    rows = range(len(names)) if len(names) <= MOST_LABELS else np.argsort(-total, kind="stable")[:MOST_LABELS].tolist()
+    width = max(5, *(len(names[label]) for label in rows))
     has_unknown = any(unknown.any() for _, _, unknown in counts.values())
     words = ("positive", "negative", "unknown")[: 3 if has_unknown else 2]
     cell = 10
-    head = " " * width + "".join(f"  {split[: cell * len(words)]:>{cell * len(words)}}" for split in counts)
+    head = " " * width + "".join(f"  {shown(split)[: cell * len(words)]:>{cell * len(words)}}" for split in counts)
     lines = [head, f"{'label':<{width}}" + f"  {''.join(f'{word:>{cell}}' for word in words)}" * len(counts)]
-    for label in shown:
+    for label in rows:
         cells = ("".join(f"{kind[label]:>{cell},}" for kind in kinds[: len(words)]) for kinds in counts.values())
         lines.append(f"{names[label]:<{width}}" + "".join(f"  {text}" for text in cells))
     if len(names) > len(lines) - 2:

@@ -8,9 +8,11 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import ClassLabel, Dataset, Features, Image, IterableDataset, List
+from datasets import ClassLabel, Dataset, Features, IterableDataset, List
 from datasets.features.features import register_feature
 from numpy.typing import ArrayLike, NDArray
+
+from .pictures import PictureFeature
 
 Unlabeled = Literal["keep", "drop", "bad"]
 POSITIVE, NEGATIVE, UNKNOWN = 1, 0, -1
@@ -97,7 +99,7 @@ def multilabel_features(
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"Label names must differ, {twice!r} stands there twice")
     shape = {
-        "image": Image(),
+        "image": PictureFeature(),
         "labels": SparseVector(len(names), float(rest)),
         "label_ids": List(ClassLabel(names=names)),
     }

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from .cells import CellOptions
 from .checks import OnBadImage
@@ -20,6 +21,7 @@ class ReadOptions(CellOptions):
         encoding: of text files that are not UTF-8.
         keep_unlabeled: keep images without a label.
         on_bad_image, bad_images_file: what happens to rows that cannot be used, see `report_bad_images`.
+        allow_urls: fetch the pictures behind http(s):// and hf:// addresses, once, into the cache of datasets.
 
     The others are those of `CellOptions`.
     """
@@ -33,6 +35,10 @@ class ReadOptions(CellOptions):
     keep_unlabeled: bool = False
     on_bad_image: OnBadImage = "error"
     bad_images_file: str | os.PathLike[str] | None = None
+    allow_urls: bool = False
+
+    folder: Path | None = None  # of the data, to say which pictures are not in it
+    repo: str | None = None  # that the data are from, on the Hub
 
     def say_unused(self) -> None:
         """Note the options that were given and changed nothing."""

@@ -4,7 +4,6 @@ import importlib.util
 import logging
 import os
 import sqlite3
-import stat
 import struct
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
@@ -17,7 +16,7 @@ from itertools import islice
 from pathlib import PurePath
 from typing import Any, BinaryIO, TypeAlias
 
-import fsspec
+import datasets
 import numpy as np
 from huggingface_hub import constants
 from numpy.typing import NDArray
@@ -26,6 +25,8 @@ from tqdm.auto import tqdm
 from transformers import BaseImageProcessor
 
 from ..modeling.image_processing_gkgnet import num_channels_of, to_eight_bits, to_rgb
+from .paths import MISSING, PathError, read_path
+from .words import shown
 
 logger = logging.getLogger(__name__)
 
@@ -73,9 +74,13 @@ SIGNATURES = {  # beginnings of files, in lower case, that are no pictures that 
     b"<?xml": "XML or an SVG drawing",
     b"%pdf": "a PDF document",
     b"%!ps": "a PostScript document",
+    b"\xc5\xd0\xd3\xc6": "a PostScript document",
+    b"\xd7\xcd\xc6\x9a": "a Windows metafile",
     b"8bps": "a Photoshop document",
     b"pk\x03\x04": "a ZIP archive",
 }
+LARGE = 32_000_000  # pixels of a picture that is shrunk before anything else is done with it
+SHRUNK = ("L", "LA", "RGB", "RGBA", "CMYK")  # modes that Pillow takes the mean of
 CHUNK = 1000  # files that are looked up, and contents that are in memory, at a time
 
 
@@ -87,6 +92,43 @@ class PictureError(ValueError):
         self.problem = problem
 
 
+class PictureFeature(datasets.Image):
+    """The feature `Image` of datasets, which opens files alone and decodes the formats that need no other program.
+
+    What is read is the same as with `Image`, and columns of both go together.
+
+    >>> PictureFeature() == datasets.Image()
+    True
+    """
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, datasets.Image) and (self.mode, self.decode) == (other.mode, other.decode)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def decode_example(self, value: Any, token_per_repo_id: object = None) -> Image.Image:
+        """The picture, upright, in its own mode or that of the feature.
+
+        Raises:
+            RuntimeError: with `decode=False`, as `Image`.
+            FileNotFoundError, PictureError: as `open_picture`.
+        """
+        if not self.decode:
+            raise RuntimeError("Decoding is disabled for this feature: use PictureFeature() instead")
+        if isinstance(value, Image.Image):
+            return value
+        with _errors_named(value), _opened(value) as stream:
+            start = stream.read(256)
+            image: Image.Image | None = _open_with_pillow(stream, start)
+            if image is None:
+                raise PictureError(_what_it_is(start) if start else "the file is empty")
+            _check_size(image.width * image.height)
+            image.load()
+            if image.getexif().get(Image.ExifTags.Base.Orientation) is not None:
+                image = ImageOps.exif_transpose(image)  # which forgets the format
+            return image.convert(self.mode) if self.mode and self.mode != image.mode else image
+
+
 def open_picture(file: PictureFile, size: int | None = None, num_channels: int = 3) -> Image.Image | NDArray[np.number]:
     """One picture, decoded and upright.
 
@@ -94,17 +136,18 @@ def open_picture(file: PictureFile, size: int | None = None, num_channels: int =
     transparent becomes white, and values of 16 and 32 bits are scaled to 8 as `to_eight_bits` says.
 
     Args:
-        file: a path, a URL that fsspec opens (`zip://a.jpg::photos.zip`), the content of the file, or a row of an
-            `Image(decode=False)` column of datasets: a dict of `path` and `bytes`.
+        file: a path on this machine, the content of the file, or a row of an `Image(decode=False)` column of datasets:
+            a dict of `path` and `bytes`. Addresses are not fetched.
         size: pixels that the shorter side must have at least. A JPEG file that is far larger is shrunk while it is
-            decoded, to no less than twice as many. Other formats are decoded whole. Default: whole.
+            decoded, to no less than twice as many; of other formats pictures of more than 32 million pixels are, after
+            they are decoded. Default: whole.
         num_channels: 3 gives an RGB image, 1 a grey one (`L`). Any other number gives an array (H, W, num_channels)
             of the file's own numbers, not scaled: bands are measurements, and one scale must hold for all files. The
             file has this many channels or, if it is a TIFF file, may have this many pages of one channel.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        PictureError: if it is no picture, is broken or too large, or has another number of channels.
+        PictureError: if it is an address, no picture, broken or too large, or has another number of channels.
 
     >>> content = BytesIO()
     >>> Image.new("RGBA", (2, 1)).save(content, "png")
@@ -188,7 +231,7 @@ def check_pictures(
     if paged:
         count = "1 file has" if len(paged) == 1 else f"{len(paged):,} files have"
         listed = ", ".join(paged[:3]) + (", …" if len(paged) > 3 else "")
-        logger.warning("%s several pages, of which the first is used: %s", count, listed)
+        logger.warning("%s several pages, of which the first is used: %s", count, shown(listed))
     return problems
 
 
@@ -200,7 +243,7 @@ def _check(file: PictureFile, budget: "_PixelBudget", num_channels: int) -> tupl
             budget.spend(picture.num_pixels, lambda: _decode_and_forget(picture))
             return None, picture.num_pages
     except FileNotFoundError:
-        return "the file is missing", 1
+        return MISSING, 1
     except PictureError as error:
         return error.problem, 1
 
@@ -285,10 +328,10 @@ class _GoodFiles:
 def _cache_key(file: PictureFile, num_channels: int) -> bytes | None:
     """What a file that has not changed is known by; None for what is no local file."""
     path = _path_or_bytes(file)
-    if isinstance(path, bytes) or "://" in path:
+    if isinstance(path, bytes):
         return None
-    path = os.path.abspath(path)
     try:
+        path = read_path(path)
         status = os.stat(path)
     except (OSError, ValueError):
         return None
@@ -305,16 +348,7 @@ def _opened(file: PictureFile) -> Iterator[BinaryIO]:
         return
     if PurePath(path).suffix.lower() in RAW_SUFFIXES:  # many are TIFF files with a tiny picture in front
         raise PictureError("raw camera files are not read; export it as JPEG")
-    if "://" in path:
-        with fsspec.open(path, "rb") as remote:
-            yield BytesIO(remote.read())
-        return
-    mode = os.stat(path).st_mode  # before it is opened: opening a pipe waits for a writer
-    if stat.S_ISDIR(mode):
-        raise PictureError("it is a folder")
-    if not stat.S_ISREG(mode):
-        raise PictureError("it is a pipe or a device, not a file")
-    with open(path, "rb") as stream:
+    with open(read_path(path), "rb") as stream:
         yield stream
 
 
@@ -325,7 +359,7 @@ def _errors_named(file: PictureFile) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise FileNotFoundError(f"There is no file {_name(file)}") from None
-    except PictureError as error:
+    except (PathError, PictureError) as error:
         raise PictureError(error.problem, _name(file)) from error.__cause__
     except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error, IndexError, …
         raise PictureError(_problem(error), _name(file)) from error
@@ -444,7 +478,7 @@ class _PillowPicture:
     """
 
     def __init__(self, image: ImageFile.ImageFile, stream: BinaryIO, size: int | None, num_channels: int) -> None:
-        self.image, self.stream, self.num_channels = image, stream, num_channels
+        self.image, self.stream, self.size, self.num_channels = image, stream, size, num_channels
         whole = image.width * image.height
         if size is not None:
             image.draft(None, (max(2 * size, 1), max(2 * size, 1)))
@@ -474,8 +508,20 @@ class _PillowPicture:
             return image
         if self.num_channels not in (1, 3):
             return np.asarray(ImageOps.exif_transpose(image))
-        rgb = to_rgb(image)
+        rgb = to_rgb(_shrunk(image, self.size))
         return rgb if self.num_channels == 3 else rgb.convert("L")
+
+
+def _shrunk(image: Image.Image, size: int | None) -> Image.Image:
+    """The picture, or if it is large one of fewer pixels whose shorter side still has twice the size."""
+    factor = min(image.size) // max(2 * size, 1) if size is not None else 1
+    if image.width * image.height <= LARGE or factor < 2 or image.mode not in SHRUNK:
+        return image
+    small = image.reduce(factor)
+    small.info = {key: value for key, value in image.info.items() if key == "transparency"}
+    small.getexif()[Image.ExifTags.Base.Orientation] = image.getexif().get(Image.ExifTags.Base.Orientation, 1)
+    image.close()
+    return small
 
 
 class _TiffArray:
@@ -498,6 +544,8 @@ class _TiffArray:
         self.channels_are_pages = found == 1 and num_channels not in (1, 3) and num_channels == self.num_pages
         if self.channels_are_pages:
             found, self.num_pages = num_channels, 1
+            if any(page.shape != self.page.shape for page in self.file.pages):
+                raise PictureError("its pages have different sizes")
         if found > 4 if num_channels in (1, 3) else found != num_channels:
             raise _wrong_channels(found, num_channels)
         self.num_pixels = self.page.imagewidth * self.page.imagelength * found

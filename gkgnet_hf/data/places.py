@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from urllib.parse import unquote
 
+from .paths import is_address
 from .pictures import PLUGIN_SUFFIXES, READABLE_SUFFIXES, UNREADABLE_SUFFIXES
 from .splits import split_kind
 
@@ -68,9 +69,9 @@ class Places:
             ValueError: if none of the pictures is there, or several folders have them.
         """
         names = [_clean(cell) for cell in cells]
-        local = [name for name in names if name and "://" not in name]
+        local = [name for name in names if name and not is_address(name)]
         if len(local) < sum(map(bool, names)):
-            self._say(f"column {column!r} holds web addresses, which are read over the network whenever a picture is")
+            self._say(f"column {column!r} holds web addresses, whose pictures are fetched only with --allow-urls")
         if not local:
             return names
         step = max(1, len(local) // SAMPLE)
@@ -79,7 +80,7 @@ class Places:
         if isinstance(base, dict):
             found = ((name, base.get(_key(os.path.basename(name or "")))) for name in names)
             return [path if path and name and self._agree(name, path) else name for name, path in found]
-        return [None if not name else name if "://" in name else self._path(base, name, skipped) for name in names]
+        return [None if not name else name if is_address(name) else self._path(base, name, skipped) for name in names]
 
     def _base(self, sample: list[str], column: str, split: str | None) -> tuple[Path | dict[str, str], int]:
         """The folder that holds the pictures, and how many leading parts of the cells are not in it."""
@@ -250,7 +251,7 @@ def _clean(cell: str | None) -> str | None:
     name = str(cell).strip()
     if name.startswith("file://"):
         return unquote(name.removeprefix("file://"))
-    if "://" in name:
+    if is_address(name):
         return name
     if "\\" in name and "/" not in name:
         name = name.replace("\\", "/")

@@ -2,7 +2,8 @@
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from datasets import Dataset, IterableDataset
 
 from .archives import unpacked
 from .options import ReadOptions
+from .paths import read_path
 from .readers import READERS
 from .readers.hub_datasets import is_saved, read_hub, stream_hub
 from .readers.tables import TABLES
@@ -54,20 +56,27 @@ class MultiLabelSource:
         self.options = ReadOptions(**options)
         self.streaming = streaming
         path = local_path(source)
+        if path is not None and not path.is_dir():
+            read_path(str(path))  # no pipe or device
         self.folder = Path(str(source)) if path is None else path
         self.format = "datasets"
+        self.options.repo = str(source) if path is None else None
         self._readers: dict[str, Callable[..., Any]] = {}
         if streaming:
             if path is not None and (path.is_file() or is_saved(path) or self._read_files(path)):
                 raise ValueError(f"{source} is on disk already and cannot be streamed")
             self._readers = stream_hub(source, dataset_config_name, self.options)
         elif path is None or is_saved(path) or not self._read_files(path):
-            self._readers = read_hub(source if path is None else path, dataset_config_name, self.options)
+            with one_error(f"{source} cannot be read"):
+                self._readers = read_hub(source if path is None else path, dataset_config_name, self.options)
+        if path is not None:
+            self.options.folder = self.folder.parent if self.folder.is_file() else self.folder
 
     def _read_files(self, path: Path) -> bool:
         path = only_folder(unpacked(path))
         for name, read in READERS.items():
-            splits = read(path, self.options)
+            with one_error(f"{path} cannot be read as {name}"):
+                splits = read(path, self.options)
             if splits:
                 self.format, self._readers, self.folder = name, splits, path
                 return True
@@ -110,7 +119,8 @@ class MultiLabelSource:
             if bracket or share == "validation":
                 raise ValueError(f"{self.source} is streamed: split {split!r} is not one that it has as a whole")
             return self._readers[name](options)
-        dataset = self._readers[name]().finish(options, name if len(self.splits) > 1 else "")
+        with one_error(f"{self.source} cannot be read as {self.format}"):
+            dataset = self._readers[name]().finish(options, name if len(self.splits) > 1 else "")
         self.options.say_unused()
         if share is not None and (hold_out or share == "validation"):
             out = held_out(dataset, self.folder)
@@ -119,6 +129,19 @@ class MultiLabelSource:
             )
             dataset = dataset.select(np.flatnonzero(out if share == "validation" else ~out))
         return take_slice(dataset, f"[{part}") if bracket else dataset
+
+
+@contextmanager
+def one_error(what: str) -> Iterator[None]:
+    """Make a ValueError of whatever a file of unexpected content makes a reader raise."""
+    try:
+        yield
+    except (ValueError, OSError, ImportError):
+        raise
+    except MemoryError as error:
+        raise ValueError(f"{what}: there is not enough memory") from error
+    except Exception as error:  # TypeError, KeyError, RecursionError, those of pyarrow, …
+        raise ValueError(f"{what}: {type(error).__name__} {' '.join(str(error).split())[:300]}".rstrip()) from error
 
 
 def load_multilabel_dataset(
@@ -142,7 +165,7 @@ def load_multilabel_dataset(
         **options: the fields of `ReadOptions`: `labels` (the names wanted, in this order; for validation data give it
             those of the training data), `image_column`, `label_column`, `separator`, `blank`, `minus_one`,
             `none_label`, `ignore_case`, `image_dir`, `image_suffix`, `encoding`, `keep_unlabeled`, `on_bad_image`,
-            `bad_images_file`.
+            `bad_images_file`, `allow_urls`.
 
     Returns:
         A dataset with the features of `multilabel_features`, an `IterableDataset` when streaming. What was assumed is

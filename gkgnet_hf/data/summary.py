@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datasets import Dataset, IterableDataset
 
 from .labels import POSITIVE, UNKNOWN, label_names, stored_labels
-from .words import counted
+from .words import counted, shown
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class DatasetSummary:
         if self.unknown_share:
             lines.append(f"unknown: {100 * self.unknown_share:.1f} % of all answers")
         if never := self.never_there:
-            lines.append(f"never there: {', '.join(never[:10])}{', …' if len(never) > 10 else ''}")
+            lines.append(f"never there: {', '.join(map(shown, never[:10]))}{', …' if len(never) > 10 else ''}")
         return "\n".join(lines)
 
 
@@ -85,4 +85,4 @@ def summarize(dataset: Dataset | IterableDataset) -> DatasetSummary:
 
 
 def _images(label: str, count: int) -> str:
-    return f"{label} ({counted(count, 'image')})"
+    return f"{shown(label)} ({counted(count, 'image')})"

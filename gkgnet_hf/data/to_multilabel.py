@@ -13,6 +13,8 @@ from .checks import BadImage, image_problems, report_bad_images
 from .columns import Roles
 from .labels import NEGATIVE, POSITIVE, UNKNOWN, Unlabeled, multilabel_features
 from .options import ReadOptions
+from .picture_files import safe_feature, stream_pictures
+from .pictures import PictureFeature
 
 logger = logging.getLogger(__name__)
 
@@ -81,8 +83,8 @@ def stream_multilabel(stream: IterableDataset, options: ReadOptions) -> Iterable
         separation = options.separation(column, list(counts), list(counts.values()))
         options = replace(options, separator=separation.separator)
     renames = renamed_columns(features, roles)
-    shown = Image(mode=getattr(features[roles.image], "mode", None))
-    extras = {new: features[old] for old, new in renames.items()} | {"image": shown}
+    shown = PictureFeature(mode=getattr(features[roles.image], "mode", None))
+    extras = {new: safe_feature(features[old]) for old, new in renames.items()} | {"image": shown}
     shape = multilabel_features(names, extras=extras)
     encoded = stream.decode(False)
     if not isinstance(features[roles.image], Image):
@@ -118,9 +120,10 @@ class _Batches:
         labels = labels.arrange(self.names, UNKNOWN if self.declared else NEGATIVE)
         labels, keep = labels.settle("keep" if self.options.keep_unlabeled else self.unlabeled)
         columns: dict[str, list[Any]] = {new: batch[old] for old, new in self.renames.items()}
-        problems = labels.problems
+        columns["image"], problems = stream_pictures(columns["image"], self.options)
+        problems = problems | labels.problems
         if self.options.on_bad_image == "skip":
-            kept = np.flatnonzero(keep).tolist()
+            kept = [row for row in np.flatnonzero(keep).tolist() if row not in problems]
             found = image_problems([columns["image"][row] for row in kept])
             problems = {kept[place]: problem for place, problem in found.items()} | problems
         files = [(image or {}).get("path") or "" for image in columns["image"]]

@@ -10,6 +10,7 @@ from scipy.optimize import linear_sum_assignment
 from transformers import BaseImageProcessor
 
 from ..data.labels import label_names
+from ..data.words import shown
 from ..modeling.modeling_gkgnet import GKGNetForImageClassification
 from ..predict import predict_scores
 from .metrics import average_precision, check_arrays
@@ -58,7 +59,7 @@ class LabelOrder:
         ]
         for i in moved:
             before, after = ("none" if isnan(ap) else f"{ap:.1f}" for ap in (self.given_ap[i], self.best_ap[i]))
-            lines.append(f"  output {i}: {names[i]} (AP {before}) → {names[self.order[i]]} (AP {after})")
+            lines.append(shown(f"  output {i}: {names[i]} (AP {before}) → {names[self.order[i]]} (AP {after})"))
         return "\n".join(lines)
 
 

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from transformers import BaseImageProcessor
 
 from ..data.labels import label_names
+from ..data.words import shown
 from ..modeling.modeling_gkgnet import GKGNetForImageClassification
 from ..predict import model_label_names, predict_scores
 from .label_order import check_label_count
@@ -101,12 +102,13 @@ class Evaluation:
             )
             lines.append(f"mAP by object size: {', '.join(sizes)}")
         lines += ["", *self._decision_table()]
-        if missing := [n for n, count in zip(self.label_names, self.per_label["positives"], strict=True) if not count]:
+        names = [shown(name) for name in self.label_names]
+        if missing := [n for n, count in zip(names, self.per_label["positives"], strict=True) if not count]:
             lines += ["", f"Labels without a positive, left out of the means: {', '.join(missing)}"]
-        if len(self.label_names) > 2 * NUM_WORST:
+        if len(names) > 2 * NUM_WORST:
             precision = self.per_label["AP"]
             worst = [i for i in np.argsort(precision)[:NUM_WORST] if not np.isnan(precision[i])]
-            lines += ["", f"Lowest AP: {', '.join(f'{self.label_names[i]} {precision[i]:.1f}' for i in worst)}"]
+            lines += ["", f"Lowest AP: {', '.join(f'{names[i]} {precision[i]:.1f}' for i in worst)}"]
         return "\n".join(lines)
 
     def _decision_table(self) -> list[str]:

@@ -173,6 +173,9 @@ class DataArguments:
     augmentation: Literal["paper", "light", "none"] = field(
         default="light", metadata={"help": "Random changes to the training images."}
     )
+    allow_urls: bool = field(
+        default=False, metadata={"help": "Fetch the pictures behind web addresses that the data name."}
+    )
     oversample_threshold: float | None = field(
         default=None, metadata={"help": "Repeat images whose rarest label is on a smaller share of images, e.g. 0.01."}
     )

@@ -8,6 +8,7 @@ import pyarrow as pa
 from ..annotations import Splits, divide, understand
 from ..columns import PARTITIONS
 from ..options import ReadOptions
+from ..paths import files_in
 from .tables import in_memory, read_csv
 
 ATTRIBUTES = "list_attr_celeba"
@@ -17,12 +18,12 @@ SPLIT_FILE = "list_eval_partition"
 def read_celeba(path: Path, options: ReadOptions) -> Splits | None:
     """The file `list_attr_celeba`, or the folder with it."""
     folder = path.parent if path.is_file() else path
-    file = path if path.is_file() else next((f for f in sorted(folder.glob(f"{ATTRIBUTES}.*"))), None)
+    file = path if path.is_file() else next(iter(files_in(folder, f"{ATTRIBUTES}.*")), None)
     if file is None or file.stem != ATTRIBUTES or file.suffix not in (".txt", ".csv"):
         return None
     table = read_csv(file, options) if file.suffix == ".csv" else _read_text(file)
     dataset = in_memory(table)
-    partition = next(iter(sorted(folder.glob(f"{SPLIT_FILE}.*"))), None)
+    partition = next(iter(files_in(folder, f"{SPLIT_FILE}.*")), None)
     split_of = None
     if partition is not None:
         lines = partition.read_text(encoding="utf-8").replace(",", " ").splitlines()

@@ -14,6 +14,7 @@ from datasets import Dataset
 from ..annotations import Annotations, Splits
 from ..labels import UNKNOWN, Labels
 from ..options import ReadOptions
+from ..paths import files_in
 from ..places import Places
 from ..splits import SYNONYMS, split_kind
 from ..words import counted
@@ -130,8 +131,7 @@ def _candidates(path: Path) -> Iterator[Path]:
         *(p for p in sorted(path.iterdir()) if p.is_dir() and p.name.lower() in words),
     ]
     for folder in folders:
-        files = sorted(folder.glob("*.json")) if folder.is_dir() else []
-        files = [file for file in files if not file.name.startswith(OTHERS)]
+        files = [file for file in files_in(folder, "*.json") if not file.name.startswith(OTHERS)]
         instances = [file for file in files if file.name.startswith("instances_")]
         yield from instances or files
 

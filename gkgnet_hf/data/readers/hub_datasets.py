@@ -4,21 +4,26 @@ import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import yaml
 from datasets import (
     Dataset,
     DatasetDict,
     IterableDataset,
     IterableDatasetDict,
+    config,
     load_dataset,
     load_from_disk,
 )
-from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
-from huggingface_hub.errors import HFValidationError
+from huggingface_hub import hf_hub_download, metadata_load
+from huggingface_hub.errors import EntryNotFoundError, HFValidationError
 
 from ..annotations import Annotations, Splits, understand, understand_splits
 from ..options import ReadOptions
+from ..paths import files_below
 from ..to_multilabel import stream_multilabel
+from .json_files import load_json
 
 
 def read_hub(source: str | os.PathLike[str], config_name: str | None, options: ReadOptions) -> Splits:
@@ -49,6 +54,7 @@ def load_splits(source: str | os.PathLike[str], config_name: str | None = None, 
     path = Path(source)
     if not path.exists():
         try:
+            _check_card(_hub_card(str(source)))
             dataset = load_dataset(str(source), config_name, streaming=streaming)
         except (FileNotFoundError, ConnectionError, HFValidationError) as error:
             kind = ConnectionError if isinstance(error, ConnectionError) else FileNotFoundError
@@ -56,16 +62,82 @@ def load_splits(source: str | os.PathLike[str], config_name: str | None = None, 
     elif is_saved(path):
         if streaming:
             raise ValueError(f"{source} is on disk already and cannot be streamed")
-        dataset = load_from_disk(str(source))
+        dataset = _load_saved(path)
     else:
         try:
-            dataset = load_dataset(str(source), config_name, streaming=streaming)
-        except (DatasetNotFoundError, DatasetGenerationError, ValueError, OSError, TypeError) as error:
+            _check_folder(path)
+            dataset = load_dataset(os.path.abspath(path), config_name, streaming=streaming)
+        except Exception as error:  # each of the library's formats has its own
             cause = error.__cause__ or error
             raise ValueError(f"{source} cannot be read: {' '.join(str(cause).split())[:300]}") from error
     if isinstance(dataset, (DatasetDict, IterableDatasetDict)):
         return {str(name): split for name, split in dataset.items()}
     return {"train": dataset}
+
+
+def _check_folder(path: Path) -> None:
+    """Raise ValueError for a folder in which a name or a card sends the library anywhere else."""
+    if path.is_dir():
+        for card in (path / config.REPOCARD_FILENAME, path / config.REPOYAML_FILENAME):
+            if card.exists():
+                _check_card(card)
+        if odd := next((file for file in files_below(path) if "::" in str(file.relative_to(path))), None):
+            raise ValueError(f"the library datasets would read {odd} as a chain of addresses (::); rename it")
+
+
+def _hub_card(name: str) -> Path | None:
+    try:
+        return Path(hf_hub_download(name, config.REPOCARD_FILENAME, repo_type="dataset"))
+    except (EntryNotFoundError, OSError, ValueError):  # the library says what is wrong
+        return None
+
+
+def _check_card(card: Path | None) -> None:
+    """Raise ValueError if the metadata of a card name data outside the dataset."""
+    if card is None:
+        return
+    try:
+        content = metadata_load(card) if card.suffix == ".md" else yaml.safe_load(card.read_text(encoding="utf-8"))
+        configs = (content or {}).get("configs") or []
+        named = [
+            entry for found in configs for key in ("data_files", "data_dir") for entry in _paths_in(found.get(key))
+        ]
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"the metadata of {card.name} cannot be read: {' '.join(str(error).split())}") from error
+    for path in named:
+        if "://" in path or "::" in path or os.path.isabs(path) or ".." in path.replace("\\", "/").split("/"):
+            raise ValueError(f"{card.name} names data outside the dataset: {path}")
+
+
+def _paths_in(entry: Any) -> list[str]:
+    """The paths of `data_files`: one, a list, or a list of objects with a split and a path, or a list of these."""
+    if isinstance(entry, dict):
+        entry = list(entry.values())
+    found: list[Any] = []
+    for item in entry if isinstance(entry, list) else [] if entry is None else [entry]:
+        item = item.get("path") if isinstance(item, dict) else item
+        found += item if isinstance(item, list) else [item]
+    if strange := next((path for path in found if not isinstance(path, str)), None):
+        raise ValueError(f"it names a {type(strange).__name__} as a path")
+    return found
+
+
+def _load_saved(path: Path) -> Dataset | DatasetDict:
+    """A folder that `save_to_disk` wrote; ValueError if it names files elsewhere, or its arrays are damaged."""
+    try:
+        folders = {"": path}
+        if (path / "dataset_dict.json").is_file():
+            folders = {name: path / name for name in load_json(path / "dataset_dict.json")["splits"]}
+        for name, folder in folders.items():
+            files = [file["filename"] for file in load_json(folder / "state.json")["_data_files"]]
+            if odd := next((text for text in (name, *files) if os.path.basename(text) != text or text == ".."), None):
+                raise ValueError(f"it names {odd!r}, which is not in its folder")
+        dataset = load_from_disk(os.path.abspath(path))
+        for split in dataset.values() if isinstance(dataset, DatasetDict) else [dataset]:
+            split.data.validate(full=True)  # pyarrow would read beyond the end of damaged arrays
+        return dataset
+    except Exception as error:
+        raise ValueError(f"{path} is not what save_to_disk writes: {' '.join(str(error).split())[:300]}") from error
 
 
 def _without_shards(dataset: Dataset) -> Dataset:

@@ -9,6 +9,7 @@ from datasets import Dataset
 from ..annotations import Splits, understand_splits
 from ..columns import find_image_column
 from ..options import ReadOptions
+from ..paths import files_in
 from ..places import HIDDEN, looks_like_picture
 from .tables import rows_to_dataset, split_name
 
@@ -40,7 +41,7 @@ def json_files(path: Path) -> list[Path]:
     """The JSON file that a path is, or those of a folder."""
     if path.is_file():
         return [path] if path.suffix.lower() == ".json" else []
-    return [file for file in sorted(path.glob("*.json")) if not HIDDEN.search(file.name)]
+    return [file for file in files_in(path, "*.json") if not HIDDEN.search(file.name)]
 
 
 def load_json(file: Path) -> Any:

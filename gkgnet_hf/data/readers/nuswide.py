@@ -8,6 +8,7 @@ import numpy as np
 from ..annotations import Annotations, Splits
 from ..labels import Labels
 from ..options import ReadOptions
+from ..paths import files_in
 from ..places import Places
 
 LISTS = {"train": "Train", "test": "Test"}
@@ -21,7 +22,9 @@ def read_nuswide(path: Path, options: ReadOptions) -> Splits | None:
     splits: Splits = {}
     for split, word in LISTS.items():
         listed = path / "ImageList" / f"{word}Imagelist.txt"
-        files = {f.stem.removeprefix("Labels_").removesuffix(f"_{word}"): f for f in truth.glob(f"Labels_*_{word}.txt")}
+        files = {
+            f.stem.removeprefix("Labels_").removesuffix(f"_{word}"): f for f in files_in(truth, f"Labels_*_{word}.txt")
+        }
         if listed.is_file() and files:
             splits[split] = partial(_read, path, listed, dict(sorted(files.items())), options)
     if not splits:

@@ -22,9 +22,11 @@ import pyarrow.parquet
 from datasets import Dataset, Value
 from datasets.fingerprint import generate_random_fingerprint
 
-from ..annotations import Splits, understand_columns, understand_splits, with_column
+from ..annotations import Splits, understand_columns, understand_splits
 from ..columns import NoLabelsError, find_image_column, plain
 from ..options import ReadOptions
+from ..paths import is_address, is_file
+from ..picture_files import with_column
 from ..places import HIDDEN, Places, looks_like_picture
 from ..splits import SYNONYMS, split_kind
 
@@ -86,7 +88,7 @@ def split_name(name: str) -> str | None:
 
 
 def _tables_in(folder: Path) -> list[Path]:
-    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in TABLES and file.is_file())
+    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in TABLES and is_file(file))
     return [file for file in files if not HIDDEN.search(file.name) and not NO_TABLE.search(file.stem)]
 
 
@@ -141,8 +143,8 @@ def _in_folder(table: Path, source: Path, options: ReadOptions) -> Dataset:
     if not _is_text(dataset.features[column]):
         return dataset
     prefix = table.parent.relative_to(root).as_posix()
-    cells = [f"{prefix}/{str(cell).strip()}" if cell and "://" not in cell else cell for cell in dataset[column][:]]
-    return with_column(dataset, column, pa.array(cells, pa.string()))
+    cells = [f"{prefix}/{str(cell).strip()}" if cell and not is_address(cell) else cell for cell in dataset[column][:]]
+    return with_column(dataset, column, pa.array(cells, pa.string()), Value("string"))
 
 
 def _names_beside(tables: Iterable[Path]) -> dict[str, str] | None:

@@ -8,6 +8,7 @@ from datasets import Dataset
 
 from ..annotations import Splits, understand_splits
 from ..options import ReadOptions
+from ..paths import files_in
 from ..places import HIDDEN, looks_like_picture, picture_suffixes
 from .class_names import NAME_FILES, class_names_beside
 from .tables import split_name
@@ -18,7 +19,7 @@ def read_text_lists(path: Path, options: ReadOptions) -> Splits | None:
     if path.is_file():
         files = [path] if path.suffix.lower() in (".txt", ".lst", ".list") else []
     else:
-        files = [f for f in sorted(path.glob("*.txt")) if f.name not in NAME_FILES and not HIDDEN.search(f.name)]
+        files = [f for f in files_in(path, "*.txt") if f.name not in NAME_FILES and not HIDDEN.search(f.name)]
     lists = {file: rows for file in files if (rows := _lines(file))}
     if not lists:
         if path.is_file() and files:

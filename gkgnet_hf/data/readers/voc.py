@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 from ..annotations import Annotations, Splits
 from ..labels import NEGATIVE, POSITIVE, UNKNOWN, Labels
 from ..options import ReadOptions
+from ..paths import PathError, files_in, read_path
 from ..places import HIDDEN, Places, looks_like_picture
 from ..splits import split_kind
 from ..words import counted
@@ -84,7 +85,7 @@ def _find_root(path: Path) -> Path | None:
 
 
 def _splits(root: Path, options: ReadOptions) -> Splits:
-    files = sorted((root / SPLITS).glob("*.txt"))
+    files = files_in(root / SPLITS, "*.txt")
     if (root / "Annotations").is_dir():
         whole = {file.stem: file for file in files if not _is_class_file(file)}
         names: list[str] = []  # of all splits together, found when the first one is read
@@ -181,7 +182,7 @@ def _read_beside(folder: Path, names: list[str], options: ReadOptions) -> Annota
 
 def _xml_files(folder: Path) -> list[Path]:
     for inside in (folder / "Annotations", folder / "annotations", folder):
-        files = sorted(inside.glob("*.xml")) if inside.is_dir() else []
+        files = files_in(inside, "*.xml")
         files = [file for file in files if not HIDDEN.search(file.name)]
         if files and _root(files[0]).tag == "annotation":
             return files
@@ -190,8 +191,9 @@ def _xml_files(folder: Path) -> list[Path]:
 
 def _root(file: Path) -> ElementTree.Element:
     try:
+        read_path(str(file))
         return ElementTree.parse(file).getroot()
-    except (OSError, ElementTree.ParseError):
+    except (OSError, PathError, ElementTree.ParseError):
         return ElementTree.Element("unreadable")
 
 
@@ -225,6 +227,7 @@ def _read_files(paths: list[Path], names: list[str], options: ReadOptions) -> La
 def _read_objects(path: Path) -> list[tuple[str, bool, float]]:
     """Name, whether it is difficult, and area in pixels² (NaN without a box) of each object; a last pixel counts."""
     objects = []
+    read_path(str(path))
     for element in ElementTree.parse(path).getroot().iterfind("object"):
         area = float("nan")  # of a polygon
         if element.find("bndbox") is not None:

@@ -11,6 +11,7 @@ import yaml
 from ..annotations import Annotations, Splits
 from ..labels import Labels
 from ..options import ReadOptions
+from ..paths import files_below, files_in
 from ..places import HIDDEN, looks_like_picture
 from ..splits import split_kind
 from .class_names import NAME_FILES, class_names_beside
@@ -23,7 +24,7 @@ def read_yolo(path: Path, options: ReadOptions) -> Splits | None:
     """A data.yaml, the folder with it, or folders `images` and `labels` with a file of class names."""
     config = path if path.suffix in (".yaml", ".yml") else None
     if config is None and path.is_dir():
-        config = next((f for f in sorted(path.glob("*.y*ml")) if _names(_load(f))), None)
+        config = next((f for f in files_in(path, "*.y*ml") if _names(_load(f))), None)
     if config is not None and path.is_file() and not _names(_load(config)):
         raise ValueError(f"{path} is no data.yaml of YOLO: it has no names")
     root = config.parent if config is not None else path
@@ -67,7 +68,7 @@ def _layout(root: Path) -> dict[str, list[Path]]:
 def _has_objects(folder: Path) -> bool:
     """Whether the first text file of a folder of pictures that has a line describes an object."""
     texts = _label_file(folder / "any.jpg").parent
-    files = sorted(texts.glob("*.txt")) if texts.is_dir() else []
+    files = files_in(texts, "*.txt")
     lines = (line for file in files if file.name not in NAME_FILES for line in _lines(file) if line.strip())
     return bool(YOLO_LINE.fullmatch(next(lines, "").strip()))
 
@@ -112,7 +113,7 @@ def _read(folders: list[Path], names: dict[int, str]) -> Annotations:
         if folder.is_file():
             pictures += [folder.parent / line.strip() for line in _lines(folder) if line.strip()]
         else:
-            files = sorted(f for f in folder.rglob("*") if looks_like_picture(f.name) and not HIDDEN.search(f.name))
+            files = sorted(f for f in files_below(folder) if looks_like_picture(f.name) and not HIDDEN.search(f.name))
             pictures += files
     rows: list[int] = []
     ids: list[int] = []

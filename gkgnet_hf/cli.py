@@ -93,7 +93,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON in place of the
 # How a data set is read; types and help are those of the arguments of recipes.
 READ_OPTIONS = (
     *("image_column", "label_column", "separator", "blank", "minus_one", "none_label", "ignore_case"),
-    *("image_dir", "image_suffix", "encoding", "keep_unlabeled", "on_bad_image"),
+    *("image_dir", "image_suffix", "encoding", "keep_unlabeled", "on_bad_image", "allow_urls"),
 )
 
 
@@ -212,15 +212,15 @@ def evaluate(
     result = evaluate_model(network, processor, data, batch_size, num_workers)
     if fit:
         result = result.fitted(per_label=fit == "per-label")
+    typer.echo(json.dumps(result.to_dict(), indent=2) if as_json else result)  # before a full disk can lose it
+    if per_label:
+        _write_per_label(result, per_label)
+    if fit:
         network.config.decision_threshold = result.threshold
         with written_whole(model) as folder:
             network.config.save_pretrained(folder)
         if fit == "per-label":
             _warn_of_few(result)
-    if per_label:
-        _write_per_label(result, per_label)
-    typer.echo(json.dumps(result.to_dict(), indent=2) if as_json else result)
-    if fit:
         typer.echo(f"\n{model}/config.json now holds the thresholds, fitted to these same images", err=True)
 
 
@@ -298,18 +298,16 @@ def predict(
     if as_json and as_csv:
         raise ValueError("--json and --csv exclude each other")
 
-    from datasets import Dataset, Image
-
-    from .data.checks import check_images
+    from .data.checks import check_files
+    from .data.words import shown
     from .predict import find_images
     from .predict import predict as predict_labels
 
     files = [str(file) for file in find_images(images)]
     loaded, processor = _load(model)
-    data = Dataset.from_dict({"image": files, "file": files}).cast_column("image", Image())
-    data = check_images(data, on_bad_image, num_channels=loaded.config.num_channels)
-    predictions = predict_labels(loaded, processor, data, top_k=top_k, threshold=threshold, batch_size=batch_size)
-    found = [{"image": file, "labels": labels} for file, labels in zip(data["file"], predictions, strict=True)]
+    files = check_files(files, on_bad_image, num_channels=loaded.config.num_channels)
+    predictions = predict_labels(loaded, processor, files, top_k=top_k, threshold=threshold, batch_size=batch_size)
+    found: list[dict[str, Any]] = [{"image": f, "labels": labels} for f, labels in zip(files, predictions, strict=True)]
     if as_json:
         typer.echo(json.dumps(found, indent=2))
     elif as_csv:
@@ -317,8 +315,8 @@ def predict(
         typer.echo(_csv(["image", "label", "score"], rows), nl=False)
     else:
         for row in found:
-            shown = ", ".join(f"{label['label']} ({label['score']:.2f})" for label in row["labels"])
-            typer.echo(f"{row['image']}: {shown or 'none'}")
+            labels = ", ".join(f"{label['label']} ({label['score']:.2f})" for label in row["labels"])
+            typer.echo(shown(f"{row['image']}: {labels or 'none'}"))
 
 
 @app.command()
@@ -541,16 +539,20 @@ def _write_per_label(result: "Evaluation", path: Path) -> None:
 
 
 def _warn_of_few(result: "Evaluation") -> None:
+    from .data.words import shown
+
     counts = zip(result.label_names, result.per_label["positives"], strict=True)
-    if few := [name for name, count in counts if count < FEW_POSITIVES]:
+    if few := [shown(name) for name, count in counts if count < FEW_POSITIVES]:
         typer.echo(f"Fewer than {FEW_POSITIVES} images have {', '.join(few)}: such thresholds are guesses", err=True)
 
 
 def _csv(header: list[str], rows: Any) -> str:
+    from .data.words import csv_cell
+
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
-    writer.writerows(rows)
+    writer.writerows([csv_cell(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
     return text.getvalue()
 
 

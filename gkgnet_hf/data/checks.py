@@ -148,6 +148,20 @@ def find_bad_images(dataset: Dataset, split: str = "", num_channels: int = 3) ->
     return [BadImage(row, paths[row], problems[row], split) for row in sorted(problems)]
 
 
+def check_files(files: Sequence[str], on_bad_image: OnBadImage = "error", num_channels: int = 3) -> list[str]:
+    """Decode picture files once, and leave out what cannot be decoded; as `check_images`.
+
+    Raises:
+        ValueError: if a file cannot be decoded and `on_bad_image` is `"error"`, or none is left.
+    """
+    problems = check_pictures(files, num_channels)
+    report_bad_images([BadImage(place, files[place], problems[place]) for place in sorted(problems)], on_bad_image)
+    left = [file for place, file in enumerate(files) if place not in problems]
+    if not left:
+        raise ValueError(f"No image is left of {len(files):,}")
+    return left
+
+
 def image_files(dataset: Dataset, repeated: bool = True) -> tuple[list[str], dict[int, str]]:
     """The path of each image, empty if it has none, and for each row without an image of its own what is wrong.
 

@@ -4,14 +4,17 @@ import os
 import shutil
 from pathlib import Path
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 from datasets import ClassLabel, Dataset, Features, Image, List, Value
 from tqdm.auto import tqdm
 
+from ..files import removed_on_error
+from .checks import BadImage, drop_bad_images
 from .labels import NEGATIVE, UNKNOWN, label_names, stored_labels
+from .pictures import why_no_picture
+from .places import HIDDEN, looks_like_picture
 from .sources import MultiLabelSource
 
 
@@ -30,6 +33,7 @@ def write_imagefolder(source: MultiLabelSource, out: str | os.PathLike[str]) -> 
 
     Raises:
         FileExistsError: if the folder holds anything.
+        ValueError: for files that are no pictures, unless the source's `on_bad_image` is `"skip"`.
     """
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
@@ -38,12 +42,36 @@ def write_imagefolder(source: MultiLabelSource, out: str | os.PathLike[str]) -> 
     labels = source.options.labels
     splits = {}
     for split in source.splits:
-        splits[split] = source.load(split, labels, hold_out=False)
-        labels = label_names(splits[split])
+        dataset = source.load(split, labels, hold_out=False)
+        bad = _no_pictures(dataset, split if len(source.splits) > 1 else "")
+        dataset = drop_bad_images(dataset, bad, source.options.on_bad_image, source.options.bad_images_file)
+        splits[split], labels = dataset, label_names(dataset)
     has_unknown = any(stored_labels(dataset).count(UNKNOWN).any() for dataset in splits.values())
-    for split, dataset in splits.items():
-        _write_split(dataset, folder / split, has_unknown)
+    with removed_on_error(folder):
+        for split, dataset in splits.items():
+            _write_split(dataset, folder / _split_folder(split), has_unknown)
     return folder
+
+
+def _no_pictures(dataset: Dataset, split: str) -> list[BadImage]:
+    """The rows whose files are no pictures: a table may name any file of this machine, and nobody is to publish it."""
+    rows = dataset.select_columns("image").cast_column("image", Image(decode=False))
+    found = ((row, entry["image"], why_no_picture(entry["image"])) for row, entry in enumerate(rows))
+    return [BadImage(row, image["path"] or "", problem, split) for row, image, problem in found if problem]
+
+
+def _split_folder(split: str) -> str:
+    if os.path.basename(split) != split or split in (".", ".."):
+        raise ValueError(f"A split called {split!r} cannot be a folder")
+    return split
+
+
+def _file_name(number: int, path: str | None, content: bytes | None) -> str:
+    """The name of a picture file, or a number where it has none that every file system takes."""
+    name = os.path.basename(path or "")
+    if looks_like_picture(name) and name.isprintable() and len(name.encode()) < 200 and not HIDDEN.search(name):
+        return name
+    return f"{number:06d}{_suffix(content or b'')}"
 
 
 def _write_split(dataset: Dataset, folder: Path, has_unknown: bool) -> None:
@@ -54,15 +82,12 @@ def _write_split(dataset: Dataset, folder: Path, has_unknown: bool) -> None:
     files = []
     for number, row in enumerate(tqdm(encoded, desc=f"Writing {folder.name}", unit="image")):
         path, content = row["image"]["path"], row["image"]["bytes"]
-        name = os.path.basename(path) if path else f"{number:06d}{_suffix(content)}"
+        name = _file_name(number, path, content)
         if name.lower() in taken:
             name = f"{number:06d}-{name}"
         taken.add(name.lower())
         if content is not None:
             (folder / name).write_bytes(content)
-        elif "://" in path:
-            with fsspec.open(path, "rb") as opened, (folder / name).open("wb") as target:
-                shutil.copyfileobj(opened, target)
         else:
             shutil.copyfile(path, folder / name)
         files.append(name)

@@ -80,6 +80,7 @@ SIGNATURES = {  # beginnings of files, in lower case, that are no pictures that 
     b"pk\x03\x04": "a ZIP archive",
 }
 LARGE = 32_000_000  # pixels of a picture that is shrunk before anything else is done with it
+TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 SHRUNK = ("L", "LA", "RGB", "RGBA", "CMYK")  # modes that Pillow takes the mean of
 CHUNK = 1000  # files that are looked up, and contents that are in memory, at a time
 
@@ -233,6 +234,19 @@ def check_pictures(
         listed = ", ".join(paged[:3]) + (", …" if len(paged) > 3 else "")
         logger.warning("%s several pages, of which the first is used: %s", count, shown(listed))
     return problems
+
+
+def why_no_picture(file: PictureFile) -> str | None:
+    """What a file is if its beginning is not that of a picture, None if it is one; the rest may still be damaged."""
+    try:
+        with _errors_named(file), _opened(file) as stream:
+            start = stream.read(256)
+            is_picture = start.startswith(TIFF) or (start and _open_with_pillow(stream, start) is not None)
+            return None if is_picture else _what_it_is(start) if start else "the file is empty"
+    except FileNotFoundError:
+        return MISSING
+    except PictureError as error:
+        return error.problem
 
 
 def _check(file: PictureFile, budget: "_PixelBudget", num_channels: int) -> tuple[str | None, int]:
@@ -417,7 +431,7 @@ def _read_header(stream: BinaryIO, size: int | None, num_channels: int) -> "_Pil
     start = stream.read(256)
     if not start:
         raise PictureError("the file is empty")
-    is_tiff = start.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"))
+    is_tiff = start.startswith(TIFF)
     if is_tiff and num_channels not in (1, 3):
         return _TiffArray(stream, num_channels)
     image = _open_with_pillow(stream, start)

@@ -11,7 +11,14 @@ import torch
 from safetensors.torch import load_model, save_model
 
 import gkgnet_hf  # noqa: F401
-from gkgnet_hf import GKGNetBackbone, GKGNetConfig, GKGNetForImageClassification, GKGNetModel
+from gkgnet_hf import (
+    GKGNetBackbone,
+    GKGNetConfig,
+    GKGNetForImageClassification,
+    GKGNetModel,
+    optimize_for_inference,
+)
+from gkgnet_hf.modeling import modeling_gkgnet
 from gkgnet_hf.training.sync_batch_norm import synchronize_batch_norm
 
 from .base import ModelTester
@@ -200,6 +207,41 @@ def test_gradient_checkpointing_updates_synchronised_statistics_once(tmp_path):
         torch.distributed.destroy_process_group()
     assert model.gkgnet.backbone.stages[0].blocks[0].ffn.fc1.norm.num_batches_tracked == 1
     torch.testing.assert_close(dict(checkpointed.named_buffers()), dict(model.named_buffers()))
+
+
+@pytest.mark.parametrize("optimise", [False, True])
+@pytest.mark.parametrize("band", [1, 3, 8])
+def test_label_nodes_in_bands_are_those_of_one_piece(monkeypatch, optimise, band):
+    model = GKGNetModel(small_config(num_labels=7, num_label_blocks=(0, 2, 1, 1))).double().eval()
+    images = torch.randn(2, 3, 64, 64, dtype=torch.float64)
+    if optimise:
+        optimize_for_inference(model)
+    with torch.inference_mode():
+        whole = model(images, output_neighbors=True)
+        monkeypatch.setattr(modeling_gkgnet, "CPU_LABEL_BAND", band * len(images))
+        bands = model(images, output_neighbors=True)
+    torch.testing.assert_close(bands.label_hidden_state, whole.label_hidden_state, rtol=1e-9, atol=1e-9)
+    assert [n if n is None else n.tolist() for n in bands.label_neighbors] == [
+        n if n is None else n.tolist() for n in whole.label_neighbors
+    ]
+
+
+def test_label_nodes_in_training_share_their_statistics_whatever_the_band(monkeypatch):
+    model = GKGNetModel(small_config(drop_path_rate=0.0)).double().train()
+    images = torch.randn(2, 3, 64, 64, dtype=torch.float64)
+    whole = copy.deepcopy(model)(images).label_hidden_state
+    monkeypatch.setattr(modeling_gkgnet, "CPU_LABEL_BAND", 2)
+    torch.testing.assert_close(model(images).label_hidden_state, whole)
+
+
+def test_gradient_checkpointing_keeps_no_hidden_nodes_of_patches_or_labels():
+    model = GKGNetModel(small_config(num_labels=11)).train()
+    model.gradient_checkpointing_enable()
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(tuple(x.shape)) or x, lambda x: x):
+        model(torch.randn(2, 3, 64, 64))
+    assert not {(2, 4 * width, 1, 11) for width in WIDTHS} & set(kept)
+    assert not {(*shape[:1], 4 * shape[1], *shape[2:]) for shape in stage_shapes(2, 64, 64)} & set(kept)
 
 
 def test_gradients_are_the_slope_of_the_loss():

@@ -192,7 +192,8 @@ def test_classifier_parameter_counts(name, parameters):
 def test_multiply_adds_of_gkgnet_s(image_size, giga):
     """In 10⁹, neighbour search included; the released count holds an L×L product of which only the diagonal is used."""
     with torch.device("meta"):
-        model = GKGNetForImageClassification(GKGNetConfig.from_variant("s", image_size=image_size, num_labels=80))
+        config = GKGNetConfig.from_variant("s", image_size=image_size, num_labels=80, use_position_bias=False)
+        model = GKGNetForImageClassification(config)  # the paper does not count how its bias is made
         pixel_values = torch.empty(1, 3, image_size, image_size)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model.eval()(pixel_values)

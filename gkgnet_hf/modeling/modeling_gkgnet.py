@@ -50,7 +50,17 @@ class LabelGroupKGCN(GroupKGCN):
         return self.update(labels, h, messages), neighbors
 
 
-class LabelBlock(nn.Module):
+class CountsOnce(nn.Module):
+    """Lets transformers' gradient checkpointing recompute a block without a second count of its batch norms."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # transformers sets this function in all blocks, whatever model they are part of.
+        if name == "_gradient_checkpointing_func":
+            value = partial(checkpoint_block, value, self)
+        super().__setattr__(name, value)
+
+
+class LabelBlock(CountsOnce, GradientCheckpointingLayer):
     """Cross-level Group KGCN, then feed-forward, on label nodes."""
 
     def __init__(self, config: GKGNetConfig, dim: int, drop_path: float):
@@ -83,8 +93,28 @@ class LabelStage(nn.Module):
         labels = self.projection(labels).transpose(1, 2).unsqueeze(2)  # (B, C, 1, L)
         neighbors = None
         for block in self.blocks:
-            labels, neighbors = block(labels, patches)
+            labels, neighbors = by_label_bands(block, labels, patches)
         return labels.squeeze(2).transpose(1, 2), neighbors
+
+
+# Label nodes, of all images of a batch, that a block outside training takes at a time.
+CPU_LABEL_BAND = 1 << 12
+DEVICE_LABEL_BAND = 1 << 16
+
+
+def by_label_bands(block: nn.Module, labels: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
+    """`block(labels, patches)`; outside training some labels at a time, so that memory is bounded for any number.
+
+    In training the labels of a batch share the statistics of batch norm.
+    """
+    num_labels = labels.shape[3]
+    step = CPU_LABEL_BAND if labels.device.type == "cpu" else DEVICE_LABEL_BAND
+    step = max(1, step // max(1, labels.shape[0]))
+    # A graph that is recorded may be for any number of images.
+    if block.training or num_labels <= step or torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return block(labels, patches)
+    parts = [block(labels[..., first : first + step], patches) for first in range(0, num_labels, step)]
+    return torch.cat([part[0] for part in parts], 3), torch.cat([part[1] for part in parts], 2)
 
 
 class LabelClassifier(nn.Module):
@@ -244,14 +274,8 @@ def _has_values(labels: Tensor) -> bool:
     return not torch.compiler.is_compiling() and not labels.is_meta
 
 
-class GKGNetBlock(GradientCheckpointingLayer, Block):
+class GKGNetBlock(CountsOnce, GradientCheckpointingLayer, Block):
     """Patch-level block that transformers' gradient checkpointing recomputes."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        # transformers sets this function in all blocks, whatever model they are part of.
-        if name == "_gradient_checkpointing_func":
-            value = partial(checkpoint_block, value, self)
-        super().__setattr__(name, value)
 
 
 @dataclass

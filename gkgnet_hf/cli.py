@@ -196,6 +196,17 @@ def evaluate(
             help="Find the decision thresholds with the highest F1 on this split, and keep them in the model's folder.",
         ),
     ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.html", help="Write a page with curves, sliders and the worst pictures."),
+    ] = None,
+    compare: Annotated[
+        str | None, typer.Option(metavar="OTHER-MODEL", help="Put another model beside this one in that page.")
+    ] = None,
+    mistakes: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="List likely mislabelled pictures in a .csv or .json for Label Studio."),
+    ] = None,
 ) -> None:
     """Measure a model on a data set: mAP, precision, recall and F1."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -203,12 +214,21 @@ def evaluate(
         raise ValueError(f"--fit-thresholds writes into the model's folder, and {model} is none")
     if per_label and not per_label.absolute().parent.is_dir():
         raise FileNotFoundError(f"There is no folder {per_label.parent} to write {per_label.name} into")
+    if compare and not report:
+        raise ValueError("--compare puts another model into the page of --report FILE.html, which is not given")
+    if report or mistakes:
+        from .evaluation import report as reports
+
+        reports.check_files(report, mistakes)  # before the long work
 
     from .evaluation.results import evaluate as evaluate_model
     from .files import written_whole
 
     network, processor = _load(model)
-    data, _ = _load_data(network, dataset, dataset_config_name, options, split)
+    other = _load(compare) if compare else None
+    if other:
+        reports.check_same_labels(network, other[0])
+    data, name = _load_data(network, dataset, dataset_config_name, options, split)
     result = evaluate_model(network, processor, data, batch_size, num_workers)
     if fit:
         result = result.fitted(per_label=fit == "per-label")
@@ -222,6 +242,14 @@ def evaluate(
         if fit == "per-label":
             _warn_of_few(result)
         typer.echo(f"\n{model}/config.json now holds the thresholds, fitted to these same images", err=True)
+    if report:
+        second = other and (_short_name(compare), reports.evaluate_other(*other, data, result, batch_size, num_workers))
+        pictures = reports.Pictures(data, network, processor)
+        shown = {"model": _short_name(model), "dataset": f"{_short_name(dataset)}, split {name or split}"}
+        typer.echo(f"\n{reports.write_report(report, result, pictures, other=second, **shown)}", err=True)
+    if mistakes:
+        found = reports.find_mistakes(result.scores, result.targets)
+        typer.echo(f"\n{reports.write_mistakes(mistakes, found, data, result.label_names, result.targets)}", err=True)
 
 
 @app.command()
@@ -517,6 +545,12 @@ def _load_data(
         logging.info("%s", sentence)
     name = source.split_read(split)
     return check_images(data, options["on_bad_image"], split=name, num_channels=network.config.num_channels), name
+
+
+def _short_name(source: str | None) -> str:
+    """What a page calls a model or data set: its name on the Hub, or the last part of its path."""
+    path = Path(source or "")
+    return path.resolve().name if path.exists() else str(source)
 
 
 def _load(model: str) -> "tuple[GKGNetForImageClassification, ViTImageProcessor]":

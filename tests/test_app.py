@@ -3,7 +3,6 @@
 import csv
 import json
 import re
-import shutil
 
 import numpy as np
 import pytest
@@ -15,12 +14,10 @@ from gkgnet_hf.data.digits import make_digits
 from gkgnet_hf.explain import explain
 
 gradio = pytest.importorskip("gradio")
-sync_api = pytest.importorskip("playwright.sync_api")
 
 from gkgnet_hf.app import create_app, label_bars, launch_app, write_space  # noqa: E402, needs Gradio
 
 NAMES = ["cat", "dog", "<b>owl</b>", "${1+1}", "{{7*7}}"]
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 @pytest.fixture(scope="module")
@@ -57,16 +54,6 @@ def address(model, processor, scenes):
     page = create_app(model, processor, examples=scenes)
     yield launch_app(page, wait=False)
     page.close()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if CHROMIUM is None:
-        pytest.skip("no chromium is installed (make test installs it where it may)")
-    with sync_api.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(params=[(1280, 900), (390, 800)], ids=["desktop", "phone"])

@@ -24,6 +24,7 @@ from huggingface_hub.utils import validate_repo_id
 from numpy.typing import NDArray
 from transformers import BaseImageProcessor
 
+from .data.words import csv_cell
 from .explain import Explanation, explain
 from .explain.figures import GROUP_COLORS
 from .files import written_whole
@@ -262,7 +263,8 @@ def _write(rows: list[dict[str, Any]]) -> tuple[str, str]:
     with (folder / "labels.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(("image", "label", "score"))
-        writer.writerows((row["image"], found["label"], found["score"]) for row in rows for found in row["labels"])
+        labels = ((row["image"], found) for row in rows for found in row["labels"])
+        writer.writerows((csv_cell(image), csv_cell(found["label"]), found["score"]) for image, found in labels)
     return str(folder / "labels.json"), str(folder / "labels.csv")
 
 

@@ -14,7 +14,7 @@ import sys
 import textwrap
 import traceback
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, get_type_hints
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .modeling.modeling_gkgnet import GKGNetForImageClassification
 
 FEW_POSITIVES = 10
+MOST_PROBLEMS = 20
 LONGEST_MESSAGE = 2000  # characters; some quote what they could not read
 
 # Names of options in the last version; they stay for one more.
@@ -305,7 +306,20 @@ def web_page(
 @app.command()
 def predict(
     model: Model,
-    images: Annotated[list[str], typer.Argument(help="Image files, folders and glob patterns.", show_default=False)],
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            help="Image files, folders, patterns, tables, data sets, WebDataset shards, or - for a list of files.",
+            show_default=False,
+        ),
+    ],
+    output: Annotated[
+        str | None,
+        typer.Option(
+            help="Write results to NAME.parquet (a folder of parts), NAME.csv or NAME.jsonl, or sidecars (a file of "
+            "tags beside each image). A run over the same output goes on where the last one stopped."
+        ),
+    ] = None,
     top_k: Annotated[
         int | None,
         typer.Option(
@@ -315,36 +329,104 @@ def predict(
     threshold: Annotated[
         float | None, typer.Option(min=0, max=1, help="Lowest score of a label (default: the model's own, else 0.5).")
     ] = None,
+    label_table: Annotated[
+        Path | None,
+        typer.Option(
+            help="CSV with a row a label: label, category, threshold, rename, exclude, implies (docs/predict.md)."
+        ),
+    ] = None,
+    exclude: Annotated[list[str] | None, typer.Option(help="A label to leave out; may be given again.")] = None,
+    rename: Annotated[list[str] | None, typer.Option(help="OLD=NEW, a label's name; may be given again.")] = None,
+    embeddings: Annotated[
+        Literal["patches", "labels"] | None,
+        typer.Option(help="Keep the pooled patches, or the label nodes, of each image in the output too."),
+    ] = None,
     batch_size: BatchSize = 16,
+    num_workers: Annotated[
+        int | None, typer.Option(min=0, help="Processes that read images; default, half the cores with --output.")
+    ] = None,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="With --output: compute in float32 as without it, not faster.")
+    ] = False,
+    shard: Annotated[str, typer.Option(help="3/8 labels the third of eight parts, for several processes.")] = "1/1",
+    split: Annotated[str | None, typer.Option(help="Of a data set; default, all.")] = None,
+    image_column: Annotated[str | None, typer.Option(help="Of a table: the column with the images.")] = None,
+    image_dir: Annotated[str | None, typer.Option(help="Folder of the images that a table names.")] = None,
+    sidecar_name: Annotated[
+        Literal["picture.jpg.txt", "picture.txt"], typer.Option(help="What a file of tags is called.")
+    ] = "picture.jpg.txt",
+    sidecar_separator: Annotated[str, typer.Option(help="Between tags.")] = ", ",
+    existing: Annotated[
+        Literal["append", "replace", "skip"], typer.Option(help="What becomes of a file of tags that is there.")
+    ] = "append",
     as_json: AsJson = False,
     as_csv: Annotated[
         bool, typer.Option("--csv", help="Print CSV, a line for each label, in place of the table.")
     ] = False,
-    on_bad_image: OnBadImage = "error",
+    on_bad_image: Annotated[
+        Literal["skip", "error"], typer.Option(help="List images that cannot be used and go on, or stop with an error.")
+    ] = "skip",
 ) -> None:
-    """Name all labels in images."""
+    """Name all labels in images: a few, or a million."""
     if as_json and as_csv:
         raise ValueError("--json and --csv exclude each other")
+    if output is not None and (as_json or as_csv):
+        raise ValueError("--json and --csv print; with --output, the name of the output says the format")
+    if output is None and embeddings:
+        raise ValueError("--embeddings need an --output to be kept in")
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
 
-    from .data.checks import check_files
+    from .data.options import ReadOptions
     from .data.words import shown
-    from .predict import find_images
-    from .predict import predict as predict_labels
+    from .predict.collection import label_collection, multiply_shards, parse_shard
+    from .predict.outputs import Parts, Printed, Sidecars
+    from .predict.predictor import Predictor
+    from .predict.rows import SHARD_SUFFIX, STANDARD_INPUT, read_rows
 
-    files = [str(file) for file in find_images(images)]
-    loaded, processor = _load(model)
-    files = check_files(files, on_bad_image, num_channels=loaded.config.num_channels)
-    predictions = predict_labels(loaded, processor, files, top_k=top_k, threshold=threshold, batch_size=batch_size)
-    found: list[dict[str, Any]] = [{"image": f, "labels": labels} for f, labels in zip(files, predictions, strict=True)]
-    if as_json:
-        typer.echo(json.dumps(found, indent=2))
-    elif as_csv:
-        rows = [(row["image"], label["label"], label["score"]) for row in found for label in row["labels"]]
-        typer.echo(_csv(["image", "label", "score"], rows), nl=False)
+    renamed = dict(_pair(text) for text in rename or ())
+    part = multiply_shards(parse_shard(shard), int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
+    predictor = Predictor(
+        model,
+        exact=exact or output is None,
+        embeddings=embeddings,
+        threshold=threshold,
+        top_k=top_k,
+        table=label_table,
+        exclude=exclude or (),
+        rename=renamed,
+    )
+    options = ReadOptions(image_column=image_column, image_dir=image_dir)
+    read = partial(read_rows, sources, options, split)
+    results: Any
+    if output is None:
+        results = Printed("json" if as_json else "csv" if as_csv else "text")
+    elif output == "sidecars":
+        results = Sidecars(sidecar_name == "picture.txt", sidecar_separator, existing)
     else:
-        for row in found:
-            labels = ", ".join(f"{label['label']} ({label['score']:.2f})" for label in row["labels"])
-            typer.echo(shown(f"{row['image']}: {labels or 'none'}"))
+        results = Parts(output, predictor.rules.names, predictor.manifest, "{}-of-{}".format(*part))
+    workers = (
+        num_workers if num_workers is not None else 0 if output is None else max(1, min(8, (os.cpu_count() or 1) // 2))
+    )
+    streamed = any(source == STANDARD_INPUT or source.endswith(SHARD_SUFFIX) for source in sources)
+    total = None if streamed or output is None else lambda: sum(1 for _ in read())
+    done = label_collection(predictor, read(), results, batch_size, workers, part, on_bad_image, total)
+    if done.failed and not done.labelled and not done.skipped:
+        image, problem = results.problems[0]
+        raise ValueError(f"No image could be used. {image}: {problem}")
+    for image, problem in results.problems[:MOST_PROBLEMS]:
+        typer.echo(shown(f"{image}: {problem}"), err=True)
+    if (more := len(results.problems) - MOST_PROBLEMS) > 0:
+        typer.echo(f"... and {more:,} more that cannot be used", err=True)
+    if output is not None:
+        typer.echo(f"{done}", err=True)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    """OLD=NEW → both."""
+    old, equals, new = text.partition("=")
+    if not (old and equals and new):
+        raise ValueError(f"--rename must be OLD=NEW, got {text}")
+    return old, new
 
 
 @app.command()

@@ -120,7 +120,7 @@ def test_make_digits_writes_coco_files(run, workplace):
         (["predict", "model", "nothing.jpg"], "No file or folder matches nothing.jpg"),
         (["predict", "model", "photos", "--json", "--csv"], "--json and --csv exclude each other"),
         (["predict", "model", "photos", "--threshold", "2"], "Invalid value for '--threshold'"),
-        (["predict", "model", "labels.txt"], "row 0, labels.txt: it is not a picture"),
+        (["predict", "model", "labels.txt"], "No image could be used. labels.txt: it is not a picture"),
         (["data", "inspect", "odd.csv"], "Cannot tell which of the columns"),
         (["data", "make-digits", "photos"], "photos must be empty"),
         (["describe"], "No such command 'describe'"),

@@ -42,6 +42,12 @@ def test_training_in_python_runs_as_written(tmp_path, monkeypatch):
     assert run("docs/training.md")["evaluation"].num_images > 0
 
 
+def test_explaining_runs_as_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run("docs/explain.md")["seen"].labels
+    assert (tmp_path / "where.png").is_file()
+
+
 def test_optimizing_runs_as_written():
     assert not run("docs/speed.md")["network"].training
 

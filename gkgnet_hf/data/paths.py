@@ -113,20 +113,22 @@ class Outside:
 
 
 def files_below(folder: str | os.PathLike[str]) -> Iterator[Path]:
-    """The regular files in a folder and in its folders, in no order; hidden ones and linked folders are left out.
+    """The regular files in a folder and in its folders, by name; hidden ones and linked folders are left out.
 
     A link to a file is one. A link to a folder may lead in a circle, or to the whole disk.
     """
     waiting = [str(folder)]
     while waiting:
+        folders = []
         with suppress(OSError), os.scandir(waiting.pop()) as entries:
-            for entry in entries:
+            for entry in sorted(entries, key=lambda entry: entry.name):
                 if entry.name.startswith("."):
                     continue
                 if entry.is_dir(follow_symlinks=False):
-                    waiting.append(entry.path)
+                    folders.append(entry.path)
                 elif is_file(entry.path):
                     yield Path(entry.path)
+        waiting += reversed(folders)
 
 
 def files_in(folder: Path, pattern: str) -> list[Path]:

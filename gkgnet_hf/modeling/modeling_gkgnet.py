@@ -601,15 +601,20 @@ class GKGNetForImageClassification(GKGNetPreTrainedModel):
             return_dict=True,
             **kwargs,
         )
-        logits = self.patch_classifier(outputs.pooler_output)
-        if self.label_classifier is not None:
-            logits = logits + self.label_classifier(outputs.label_hidden_state)
+        logits = self.classify(outputs)
         return GKGNetImageClassifierOutput(
             loss=self._loss(logits, labels) if labels is not None else None,
             logits=logits,
             hidden_states=outputs.hidden_states,
             label_neighbors=outputs.label_neighbors,
         )
+
+    def classify(self, outputs: GKGNetModelOutput) -> Tensor:
+        """Logits (B, L) from the output of `gkgnet`."""
+        logits = self.patch_classifier(outputs.pooler_output)
+        if self.label_classifier is not None:
+            logits = logits + self.label_classifier(outputs.label_hidden_state)
+        return logits
 
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         config = self.config

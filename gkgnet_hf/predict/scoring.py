@@ -22,12 +22,12 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import BaseImageProcessor
 
-from .data.checks import image_suffixes
-from .data.paths import Outside, files_below, is_file, path_problem
-from .data.pictures import picture_reader
-from .data.words import shown
-from .modeling.image_processing_gkgnet import to_pixel_values
-from .modeling.modeling_gkgnet import GKGNetForImageClassification
+from ..data.checks import image_suffixes
+from ..data.paths import Outside, files_below, is_file, path_problem
+from ..data.pictures import picture_reader
+from ..data.words import shown
+from ..modeling.image_processing_gkgnet import to_pixel_values
+from ..modeling.modeling_gkgnet import GKGNetForImageClassification
 
 logger = logging.getLogger(__name__)
 

@@ -129,7 +129,7 @@ def test_images_are_read_a_batch_at_a_time(model, processor, photos, monkeypatch
         opened.append(image)
         return PILImage.new("RGB", (8, 8))
 
-    monkeypatch.setattr("gkgnet_hf.predict.picture_reader", lambda processor: load)
+    monkeypatch.setattr("gkgnet_hf.predict.scoring.picture_reader", lambda processor: load)
     hook = model.register_forward_hook(lambda *_: seen.append(len(opened)))
     predict_scores(model, processor, photos, batch_size=3)
     hook.remove()

@@ -434,14 +434,14 @@ models:
 What each label of a picture looked at, with [{model}](https://huggingface.co/{model}).
 """
 
-SPACE_APP = """from transformers import AutoImageProcessor
-
-from gkgnet_hf.app import create_app
+SPACE_APP = """from gkgnet_hf.app import create_app
+from gkgnet_hf.modeling.image_processing_gkgnet import load_image_processor
 from gkgnet_hf.predict import load_model
 
 MODEL = {model!r}
 
-create_app(load_model(MODEL), AutoImageProcessor.from_pretrained(MODEL)).launch()
+model = load_model(MODEL)
+create_app(model, load_image_processor(MODEL, model.config.num_channels)).launch()
 """
 
 

@@ -25,7 +25,7 @@ from .training.arguments import DataArguments, ModelArguments, OwnTrainingArgume
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from transformers import ViTImageProcessor
+    from transformers import BaseImageProcessor
 
     from .evaluation.results import Evaluation
     from .modeling.modeling_gkgnet import GKGNetForImageClassification
@@ -482,12 +482,13 @@ def export(
     --format onnx writes model.onnx, for onnxruntime and others; it needs the extra export. --format pt2 writes
     model.pt2, for torch.export.load. The labels and the settings of the image processor stand beside it.
     """
-    from transformers import AutoImageProcessor
-
     from .export import export_model
+    from .modeling.image_processing_gkgnet import load_image_processor
     from .predict import load_model
 
-    typer.echo(export_model(load_model(model), AutoImageProcessor.from_pretrained(model), out, format))
+    network = load_model(model)
+    processor = load_image_processor(model, network.config.num_channels)
+    typer.echo(export_model(network, processor, out, format))
 
 
 @app.command()
@@ -635,17 +636,17 @@ def _short_name(source: str | None) -> str:
     return path.resolve().name if path.exists() else str(source)
 
 
-def _load(model: str) -> "tuple[GKGNetForImageClassification, ViTImageProcessor]":
+def _load(model: str) -> "tuple[GKGNetForImageClassification, BaseImageProcessor]":
     import torch
-    from transformers import AutoImageProcessor
 
+    from .modeling.image_processing_gkgnet import load_image_processor
     from .predict import load_model
 
     network = load_model(model)
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     if device is not None:
         network.to(device)  # type: ignore[arg-type]
-    return network, AutoImageProcessor.from_pretrained(model)
+    return network, load_image_processor(model, network.config.num_channels)
 
 
 def _write_per_label(result: "Evaluation", path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
-from transformers import ViTImageProcessor
+from transformers import BaseImageProcessor
 
 from .files import check_new_folder, written_whole
 from .modeling.configuration_gkgnet import __version__
@@ -24,7 +24,7 @@ AXES = {0: "batch_size", 2: "height", 3: "width"}
 
 def export_model(
     model: GKGNetForImageClassification,
-    processor: ViTImageProcessor,
+    processor: BaseImageProcessor,
     out: str | PathLike[str],
     format: Format = "onnx",
 ) -> Path:

@@ -46,8 +46,8 @@ DAMAGES = {
     "no configuration": (lambda folder, part, other: (folder / "config.json").unlink(), "config.json"),
     "broken configuration": (lambda folder, part, other: (folder / "config.json").write_text("{"), "config.json"),
     "foreign": (lambda folder, part, other: (folder / "config.json").write_text("{}"), "must be of a GKGNet"),
-    "no weights": (lambda folder, part, other: (folder / INDEX).unlink(), "pickles are not published"),
-    "empty index": (lambda folder, part, other: (folder / INDEX).write_text("{}"), "names no weights"),
+    "no weights": (lambda folder, part, other: (folder / INDEX).unlink(), "pickles and links are not published"),
+    "empty index": (lambda folder, part, other: (folder / INDEX).write_text("{}"), "metadata and a weight_map"),
     "lost part": (lambda folder, part, other: part.unlink(), "names a part that is not there: model-00001"),
     "mistaken part": (
         lambda folder, part, other: part.write_bytes(other.read_bytes()),

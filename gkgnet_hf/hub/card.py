@@ -32,8 +32,9 @@ from .card_text import RELEASED_LICENSE
 from .model_folder import CARD_FILE, EVALUATION_FILE, read_config, read_evaluation, read_text, read_training
 
 START = "<!-- gkgnet-hf: start. This part is written anew each time. What you write above or below it is kept. -->"
-END = re.compile(r"<!-- gkgnet-hf: end *(\w*).*?-->")
-GENERATED = re.compile(f"<!-- gkgnet-hf: start.*?{END.pattern}", re.DOTALL)
+# At the start of a line: a label may be called like a mark, but never stands there.
+END = re.compile(r"^<!-- gkgnet-hf: end *(\w*).*?-->", re.MULTILINE)
+GENERATED = re.compile(f"^<!-- gkgnet-hf: start.*?{END.pattern}", re.DOTALL | re.MULTILINE)
 
 TASK = "Multi-label image classification"
 METRIC_TYPES = {"mAP": "mAP", "CF1": "f1", "OF1": "f1"}  # name → type on the Hub
@@ -222,7 +223,7 @@ def published_card(repo_id: str, revision: str | None = None, token: str | bool 
         write_card("my-gkgnet", repo_id="user/my-gkgnet", published=published_card("user/my-gkgnet"))
     """
     try:
-        return read_text(Path(hf_hub_download(repo_id, CARD_FILE, revision=revision, token=token)))
+        return read_text(Path(hf_hub_download(repo_id, CARD_FILE, revision=revision, token=token)), links=True)
     except (RepositoryNotFoundError, RevisionNotFoundError, RemoteEntryNotFoundError):
         return None
 
@@ -260,7 +261,7 @@ def _author(text: str, where: str = f"{CARD_FILE} on the Hub") -> Author:
     except (ValueError, TypeError, yaml.YAMLError) as error:
         raise ValueError(f"{where}: its metadata cannot be read: {error}") from error
     generated = GENERATED.search(card.text)
-    if generated is None and "<!-- gkgnet-hf: start" in card.text:
+    if generated is None and re.search("^<!-- gkgnet-hf: start", card.text, re.MULTILINE):
         raise ValueError(f"{where} has the start of a generated part but not its end, <!-- gkgnet-hf: end -->")
     above, below = "", "" if _is_empty_template(card) else card.text
     if generated:

@@ -1,5 +1,6 @@
 """The sentences and tables of a model card, in Markdown. Each is empty where nothing is known."""
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
@@ -8,6 +9,7 @@ from typing import Any
 
 import timm
 
+from ..data.words import shown as readable
 from ..modeling.configuration_gkgnet import VARIANTS, GKGNetConfig
 
 # As the metadata names the licence of the released GKGNet weights.
@@ -66,6 +68,7 @@ REPLACED_BY = {"num_train_epochs": "max_steps", "lr_scheduler_type": "lr_step_ep
 
 def describe(config: GKGNetConfig | Mapping[str, Any], name: str, revision: str | None = None) -> dict[str, Any]:
     """What the template says of the network, which is loaded by `name` and, from a repository, `revision`."""
+    name, revision = _inside_quotes(name), revision and _inside_quotes(revision)
     loading = {"name": name, "revision": f', revision="{revision}"' if revision else "", "timm": False}
     if not isinstance(config, GKGNetConfig):
         at = f"@{revision}" if revision else ""
@@ -99,7 +102,7 @@ def _describe_timm(config: Mapping[str, Any]) -> dict[str, Any]:
     built_for = arguments.get("img_size", size)  # the size of the position embedding
     height, width = built_for if isinstance(built_for, list) else (built_for, built_for)
     return {
-        "network": config["architecture"],
+        "network": code(config["architecture"]),
         "num_classes": config["num_classes"],
         "wrapped": "num_classes" not in arguments,  # transformers 5.23 fails on a second one
         "labels": [],
@@ -111,12 +114,30 @@ def _describe_timm(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def escape(text: str) -> str:
-    r"""Text that Markdown shows as it is.
+    r"""Text that Markdown shows as it is, on one line: nothing in it is markup, HTML, a formula or a link.
 
-    >>> print(escape("dining_table | <b>"))
-    dining\_table \| \<b>
+    >>> print(escape("dining_table | <b> http://a.b"))
+    dining\_table \| \<b\> http\://a.b
     """
-    return re.sub(r"([\\`*_\[\]|<])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([\\`*_\[\]|<>&~$@]|:(?=//)|(?<=www)\.)", r"\\\1", readable(" ".join(text.split())))
+
+
+def code(text: str) -> str:
+    """Text as code in a line of Markdown.
+
+    >>> code("a`b"), code("a\\nb")
+    ('`` a`b ``', '`a b`')
+    """
+    text = readable(" ".join(str(text).split()))
+    if "`" not in text:
+        return f"`{text}`"
+    fence = "`" * (1 + max(map(len, re.findall("`+", text))))
+    return f"{fence} {text} {fence}"
+
+
+def _inside_quotes(text: str) -> str:
+    """Text as it stands between double quotes in Python."""
+    return json.dumps(text, ensure_ascii=False)[1:-1]
 
 
 def result_sentence(evaluation: Mapping[str, Any], dataset: str | None) -> str:
@@ -146,7 +167,7 @@ def result_table(evaluation: Mapping[str, Any], threshold: float | Sequence[floa
     ]
     table = _table(["", *DECISIONS], rows)
     if sizes := evaluation.get("size_metrics"):
-        named = ", ".join(f"{name.removeprefix('mAP_')} {_number(value)}" for name, value in sizes.items())
+        named = ", ".join(f"{escape(name.removeprefix('mAP_'))} {_number(value)}" for name, value in sizes.items())
         table += f"\n\nmAP by object size: {named}."
     return table
 
@@ -185,7 +206,7 @@ def training_table(training: Mapping[str, Any], datasets: Sequence[str]) -> str:
 
 def licence_text(metadata: Mapping[str, Any], training: Mapping[str, Any]) -> str:
     """The licence of the weights, from the fields of the metadata."""
-    origin = f"`{metadata['converted_from']}`" if metadata.get("converted_from") else ""
+    origin = code(metadata["converted_from"]) if metadata.get("converted_from") else ""
     if metadata.get("license_name") == RELEASED_LICENSE:
         text = (
             f"The weights come from released GKGNet weights{f' ({origin})' if origin else ''}, whose licence is "
@@ -195,11 +216,11 @@ def licence_text(metadata: Mapping[str, Any], training: Mapping[str, Any]) -> st
     elif origin:
         text = f"The weights were converted from {origin} and keep the licence of that file."
     elif metadata.get("license"):
-        text = f"The licence of the weights is `{metadata.get('license_name') or metadata['license']}`."
+        text = f"The licence of the weights is {code(metadata.get('license_name') or metadata['license'])}."
     else:
         text = "No licence is stated for these weights. `gkgnet-hf card FOLDER --license NAME` states one."
     if checkpoint := training.get("backbone_checkpoint"):
-        text += f" Their patch nodes started from `{shown(checkpoint)}`, whose licence applies to them too."
+        text += f" Their patch nodes started from {code(shown(checkpoint))}, whose licence applies to them too."
     return text
 
 
@@ -242,7 +263,7 @@ def _setting(name: str, training: Mapping[str, Any], datasets: Sequence[str]) ->
         return "an untrained network" if resized else f"an untrained GKGNet-{value.capitalize()}"
     if name in ("dataset", "model_name_or_path", "backbone_checkpoint"):
         return shown(value, datasets)
-    if name == "train_runtime":
+    if name == "train_runtime" and 0 <= value < 1e12:
         return str(timedelta(seconds=round(value)))
     if isinstance(value, dict):
         return ", ".join(f"{field}: {item}" for field, item in value.items())

@@ -13,16 +13,23 @@ from huggingface_hub.constants import SAFETENSORS_INDEX_FILE, SAFETENSORS_SINGLE
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ..modeling.configuration_gkgnet import GKGNetConfig
-from ..modeling.modeling_gkgnet import GKGNetBackbone, GKGNetForImageClassification, GKGNetModel, GKGNetPreTrainedModel
+from ..modeling.configuration_gkgnet import GKGNetConfig, one_line
+from ..modeling.modeling_gkgnet import (
+    GKGNetBackbone,
+    GKGNetForImageClassification,
+    GKGNetModel,
+    GKGNetPreTrainedModel,
+    read_index,
+)
 from ..modeling.timm_gkgnet import checkpoint_filter_fn
 from .card import folder_card, published_card
 from .model_folder import (
     CARD_FILE,
     CONFIG_FILE,
+    is_own_file,
     published_content,
+    published_files,
     read_config,
-    read_values,
     without_second_num_classes,
 )
 from .released import check_tensors
@@ -33,10 +40,6 @@ MODELS: dict[str, type[GKGNetPreTrainedModel]] = {
     model.__name__: model for model in (GKGNetForImageClassification, GKGNetModel, GKGNetBackbone)
 }
 
-# Published beside the weights. Subfolders, hidden files and all other files are not.
-TEXTS_AND_PICTURES = ("*.json", "*.md", "*.yaml", "*.py", "*.txt", "*.png", "*.jpg", "*.svg", "LICENSE*")
-# Of these not published either: the Trainer's state names folders of this machine.
-STAYS = (".*", "trainer_state.json")
 # Weights that are deleted from the repository: a loader might take them in place of the pushed ones.
 WEIGHTS = ("model.safetensors*", "model-*.safetensors", "pytorch_model*.bin", "pytorch_model*.json")
 
@@ -51,11 +54,11 @@ def push_folder(
 ) -> str:
     """Publish a model's folder, of transformers or timm, in one commit.
 
-    This publishes the configuration, the weights as safetensors, and the files beside them that match
-    `TEXTS_AND_PICTURES`. It does not publish pickles (`*.bin`, `*.pt`, `*.pth`), tables, `trainer_state.json` and
-    subfolders such as checkpoints. The card is the `folder_card` for this repository. Absolute paths in the recipe and
-    the evaluation are shortened to their last part, and timm's configuration is changed so that transformers reads it
-    too (`without_second_num_classes`). The folder itself is not changed.
+    This publishes what `published_files` names: the configurations, the weights as safetensors, their code, the card, a
+    licence, the recipe and the results. Nothing else in the folder is published, and no link is followed. The card is
+    the `folder_card` for this repository. Absolute paths in the recipe and the evaluation are shortened to their last
+    part, and timm's configuration is changed so that transformers reads it too (`without_second_num_classes`). The
+    folder itself is not changed.
 
     The same commit deletes former weights from the repository and leaves its other files alone. A push that breaks off
     leaves the repository as it was, and the next one completes it.
@@ -140,8 +143,7 @@ def find_model_files(folder: str | os.PathLike[str]) -> list[str]:
     config = read_config(folder)
     files, tensors = _find_weights(folder)
     _check_network(folder, config, tensors)
-    names = {path.name for path in folder.iterdir() if path.is_file() and _fits(path.name, TEXTS_AND_PICTURES)}
-    files = sorted({*files, *(name for name in names if not _fits(name, (*STAYS, *WEIGHTS)))})
+    files = sorted({*files, *published_files(folder)})
     if stays := sorted({path.name for path in folder.iterdir()}.difference(files)):
         logger.info("Not publishing: %s", ", ".join(stays))
     return files
@@ -149,19 +151,17 @@ def find_model_files(folder: str | os.PathLike[str]) -> list[str]:
 
 def _find_weights(folder: Path) -> tuple[list[str], dict[str, Tensor]]:
     """The names of the files, and the tensors without content."""
-    if (folder / SAFETENSORS_SINGLE_FILE).is_file():
+    if is_own_file(folder / SAFETENSORS_SINGLE_FILE):
         return [SAFETENSORS_SINGLE_FILE], _read_header(folder / SAFETENSORS_SINGLE_FILE)
-    if not (folder / SAFETENSORS_INDEX_FILE).is_file():
+    if not is_own_file(folder / SAFETENSORS_INDEX_FILE):
         raise FileNotFoundError(
-            f"{folder} must hold {SAFETENSORS_SINGLE_FILE}, or {SAFETENSORS_INDEX_FILE} with its parts; pickles are "
-            "not published"
+            f"{folder} must hold {SAFETENSORS_SINGLE_FILE}, or {SAFETENSORS_INDEX_FILE} with its parts; pickles and "
+            "links are not published"
         )
-    parts: dict[str, set[str]] = {}
-    for tensor, part in read_values(folder / SAFETENSORS_INDEX_FILE).get("weight_map", {}).items():
-        parts.setdefault(str(part), set()).add(tensor)
+    parts = read_index(folder / SAFETENSORS_INDEX_FILE)
     found: dict[str, Tensor] = {}
     for part, tensors in parts.items():
-        if not part.endswith(".safetensors") or Path(part).name != part or not (folder / part).is_file():
+        if not is_own_file(folder / part):
             raise FileNotFoundError(f"{folder / SAFETENSORS_INDEX_FILE} names a part that is not there: {part}")
         found |= (header := _read_header(folder / part))
         if missing := sorted(tensors - header.keys()):
@@ -192,8 +192,8 @@ def _check_network(folder: Path, config: GKGNetConfig | dict[str, Any], tensors:
     else:
         try:
             model = timm.create_model(f"local-dir:{folder}", device="meta")
-        except (RuntimeError, TypeError) as error:
-            raise ValueError(f"{folder / CONFIG_FILE} does not describe a timm model: {error}") from error
+        except (AssertionError, AttributeError, LookupError, OverflowError, RuntimeError, TypeError) as error:
+            raise ValueError(f"{folder / CONFIG_FILE} does not describe a timm model: {one_line(error)}") from error
         tensors = checkpoint_filter_fn(tensors, model)
     try:
         check_tensors(tensors, model.state_dict(), originals={})

@@ -1,11 +1,14 @@
 """Configuration of GKGNet, in the style of transformers 5."""
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Literal
 
 from huggingface_hub.dataclasses import strict
+from huggingface_hub.errors import StrictDataclassError
 from packaging.version import Version
 from transformers import PreTrainedConfig
 from transformers.backbone_utils import BackboneConfigMixin
@@ -28,6 +31,12 @@ AUTO_MAP = {
 logger = logging.get_logger(__name__)
 
 ProblemType = Literal["regression", "single_label_classification", "multi_label_classification"]
+
+# A file that asks for more than this is damaged or hostile: building the network would end in a full memory.
+MAX_PARAMETERS = 500_000_000  # of GKGNet-B: 100 million
+MAX_STAGES, MAX_BLOCKS, MAX_LABELS, MAX_NEIGHBORS = 10, 1000, 1_000_000, 1024
+MAX_SIDE = 4096  # of an image, in pixels
+MAX_POSITION_BIAS = 2**27  # values: those of an image of MAX_SIDE in a network of the paper
 
 # Sizes of Pyramid ViG, which GKGNet takes over.
 VARIANTS: dict[str, dict[str, tuple[int, ...]]] = {
@@ -176,7 +185,12 @@ class GKGNetConfig(BackboneConfigMixin, PreTrainedConfig):
     def __post_init__(self, **kwargs):
         self._check_origin(kwargs)
         self._check()
+        _check_dtype(self.dtype)
+        _check_dtype(kwargs.get("torch_dtype"))
+        kwargs.pop("stage_names", None)  # they follow from the depths
         self.id2label, self.label2id = _complete_labels(kwargs.get("num_labels"), self.id2label, self.label2id)
+        if (parameters := count_parameters(self, len(self.id2label))) > MAX_PARAMETERS:
+            raise _too_large(parameters)
         self.validate_decision_threshold()
         self.stage_names = ["stem"] + [f"stage{i}" for i in range(1, len(self.depths) + 1)]
         self.set_output_features_output_indices(
@@ -185,20 +199,40 @@ class GKGNetConfig(BackboneConfigMixin, PreTrainedConfig):
         super().__post_init__(**kwargs)
 
     @classmethod
+    def get_config_dict(
+        cls, pretrained_model_name_or_path: Any, **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """As in transformers; ValueError for a file that is no JSON object."""
+        try:
+            content, others = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        except (AttributeError, KeyError, RecursionError, TypeError) as error:  # of JSON that is something else
+            raise ValueError(
+                f"The configuration of {pretrained_model_name_or_path} must be a JSON object: {one_line(error)}"
+            ) from error
+        if not isinstance(content, dict):
+            raise ValueError(
+                f"The configuration of {pretrained_model_name_or_path} must be a JSON object, got a "
+                f"{type(content).__name__}"
+            )
+        return content, others
+
+    @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
         """As in transformers, and the labels that the caller gives replace all that a file says of labels.
 
-        Where id2label and label2id of a file contradict each other, id2label counts and a warning says so.
+        Raises:
+            ValueError: for fields of another type or value, fields that would hide what the class itself has, more than
+                `MAX_PARAMETERS`, and an id2label and label2id that contradict each other. Only the names LABEL_0,
+                LABEL_1, … in label2id, which say nothing, give way to those of id2label, with a warning.
         """
+        config_dict = _checked_fields(config_dict)
         num_labels, names, ids = (kwargs.pop(name, None) for name in ("num_labels", "id2label", "label2id"))
-        of_file, ids_of_file = config_dict.get("id2label"), config_dict.get("label2id")
-        if isinstance(of_file, dict) and isinstance(ids_of_file, dict):
-            pairs = {(str(i), name) for i, name in of_file.items()}
-            if pairs != {(str(i), name) for name, i in ids_of_file.items()}:
-                logger.warning("label2id contradicts id2label in this configuration: id2label counts")
-                config_dict = {**config_dict, "label2id": None}
-        loaded = super().from_dict(config_dict, **kwargs)
-        config = loaded[0] if isinstance(loaded, tuple) else loaded
+        try:
+            loaded = super().from_dict(config_dict, **kwargs)
+            config = loaded[0] if isinstance(loaded, tuple) else loaded
+            config._check()  # what the caller gives is set after the class has checked the file
+        except (StrictDataclassError, AttributeError, KeyError, OverflowError, RecursionError, TypeError) as error:
+            raise ValueError(f"The configuration has a wrong field: {one_line(error)}") from error
         if names is not None or ids is not None or num_labels not in (None, config.num_labels):
             config.id2label, config.label2id = _complete_labels(num_labels, names, ids)
         return loaded
@@ -238,7 +272,7 @@ class GKGNetConfig(BackboneConfigMixin, PreTrainedConfig):
         others = {
             auto: where
             for auto, where in (fields.get("auto_map") or {}).items()
-            if where.rpartition("--")[2] != AUTO_MAP.get(auto)
+            if str(where).rpartition("--")[2] != AUTO_MAP.get(auto)
         }
         return {**fields, "gkgnet_hf_version": __version__, "auto_map": {**AUTO_MAP, **others}}
 
@@ -254,32 +288,63 @@ class GKGNetConfig(BackboneConfigMixin, PreTrainedConfig):
         for name in sorted({name for name in others if not name.startswith("_")} - _OTHERS_FIELDS):
             if not hasattr(type(self), name):
                 near = ["num_labels"] if name == "num_classes" else get_close_matches(name, _FIELDS, n=1, cutoff=0.8)
-                unknown.append(f"{name} (did you mean {near[0]}?)" if near else name)
+                unknown.append(f"{name} (did you mean {near[0]}?)" if near else _word(name))
         if unknown:
             logger.warning(f"GKGNetConfig has no such fields, they change nothing: {', '.join(unknown)}")
 
     def _check(self) -> None:
         if not isinstance(self.image_size, int) and len(self.image_size) != 2:
-            raise ValueError(f"image_size must be one side or (height, width), got {self.image_size}")
+            raise ValueError(f"image_size must be one side or (height, width), got {_shown(self.image_size)}")
+        if len(self.depths) > MAX_STAGES:
+            raise ValueError(f"depths must be of at most {MAX_STAGES} stages, got {len(self.depths):,}")
         for name in ("hidden_sizes", "pooling_ratios", "num_label_blocks"):
             values = getattr(self, name)
             if len(values) != len(self.depths):
                 raise ValueError(
-                    f"{name} must have one entry a stage, {len(self.depths)} as depths={self.depths}, got {values}"
+                    f"{name} must have one entry a stage, {len(self.depths)} as depths={self.depths}, "
+                    f"got {_shown(values)}"
                 )
         for name, lowest in _LOWEST.items():
             values = getattr(self, name)
-            if not min(values if isinstance(values, (list, tuple)) else [values], default=lowest - 1) >= lowest:
-                raise ValueError(f"{name} must be at least {lowest}, got {values}")  # NaN too
+            each = values if isinstance(values, (list, tuple)) else [values]
+            if not min(each, default=lowest - 1) >= lowest:
+                raise ValueError(f"{name} must be at least {lowest}, got {_shown(values)}")  # NaN too
+            if not max(each) < math.inf:
+                raise ValueError(f"{name} must be finite, got {_shown(values)}")
         for name in ("drop_path_rate", "probability_margin", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 0 and less than 1, got {getattr(self, name)}")
+                raise ValueError(f"{name} must be at least 0 and less than 1, got {_shown(getattr(self, name))}")
         if min(self.image_height_width) < self.smallest_image:
             raise ValueError(
                 f"image_size must be at least {self.smallest_image} pixels a side "
-                f"(pooling_ratios={self.pooling_ratios}), got {self.image_size}"
+                f"(pooling_ratios={_shown(self.pooling_ratios)}), got {_shown(self.image_size)}"
             )
         self._check_divisors()
+        self._check_size()
+
+    def _check_size(self) -> None:
+        """Raise ValueError for a network that no machine should be asked to build."""
+        if max(self.image_height_width) > MAX_SIDE:
+            raise ValueError(f"image_size must be at most {MAX_SIDE} pixels a side, got {_shown(self.image_size)}")
+        if (blocks := sum(self.depths) + sum(self.num_label_blocks)) > MAX_BLOCKS:
+            raise ValueError(
+                f"depths and num_label_blocks must be at most {MAX_BLOCKS:,} blocks together, got {_shown(blocks)}"
+            )
+        for name in ("num_neighbors", "num_label_neighbors"):
+            if (neighbors := getattr(self, name)) > MAX_NEIGHBORS:
+                raise ValueError(f"{name} must be at most {MAX_NEIGHBORS:,}, got {_shown(neighbors)}")
+        if self.use_position_bias:
+            height, width = (-(-side // 4) for side in self.image_height_width)
+            for stage, ratio in enumerate(self.pooling_ratios):
+                if (values := (height + width) * (height // ratio) * (width // ratio)) > MAX_POSITION_BIAS:
+                    raise ValueError(
+                        f"image_size must be smaller: for {self.image_size} pixels and pooling_ratios="
+                        f"{self.pooling_ratios} the position bias of stage {stage + 1} has {values:,} values, more "
+                        f"than {MAX_POSITION_BIAS:,}"
+                    )
+                height, width = -(-height // 2), -(-width // 2)
+        if (parameters := count_parameters(self, num_labels=1)) > MAX_PARAMETERS:
+            raise _too_large(parameters)
 
     def validate_labels(self) -> None:
         """Raise ValueError unless id2label and label2id name the same labels; transformers calls it before saving."""
@@ -305,8 +370,8 @@ class GKGNetConfig(BackboneConfigMixin, PreTrainedConfig):
             for size in self.hidden_sizes:
                 if size % divisor:
                     raise ValueError(
-                        f"hidden_sizes must be divisible by {divisor} ({name}={getattr(self, name)}), "
-                        f"got {size} in {self.hidden_sizes}"
+                        f"hidden_sizes must be divisible by {divisor} ({name}={_shown(getattr(self, name))}), "
+                        f"got {_shown(size)} in {_shown(self.hidden_sizes)}"
                     )
 
 
@@ -330,6 +395,45 @@ _LOWEST = {
     "smoothed_loss_weight": 0,
 }
 
+
+def count_parameters(config: GKGNetConfig, num_labels: int | None = None) -> int:
+    """Parameters of the `GKGNetForImageClassification` of a configuration, without building it.
+
+    Args:
+        config: of the network.
+        num_labels: default that of `config`.
+
+    >>> f"{count_parameters(GKGNetConfig.from_variant('b', num_labels=80)):,}"
+    '108,531,360'
+    """
+    labels: int = config.num_labels if num_labels is None else num_labels  # type: ignore[assignment]
+    with_labels = any(config.num_label_blocks)
+    first, last = config.hidden_sizes[0], config.hidden_sizes[-1]
+    rows, columns = (-(-side // 4) for side in config.image_height_width)
+    half = first // 2
+    # Each convolution has a bias, and each channel behind it a factor and a bias of its batch norm: three.
+    total = half * (9 * config.num_channels + 3) + first * (9 * half + 3) + first * (9 * first + 3)
+    total += first * rows * columns + labels * (last + 1)  # position embedding and classifier of the patches
+    if with_labels:
+        total += labels * (first + last + 1)
+    before = None
+    for width, depth, blocks in zip(config.hidden_sizes, config.depths, config.num_label_blocks, strict=True):
+        graph = 4 * width**2 + 12 * width
+        feed_forward = 2 * config.mlp_ratio * width**2 + 3 * (config.mlp_ratio + 1) * width
+        total += (depth + blocks) * (graph + feed_forward)
+        if before is not None:
+            total += width * (9 * before + 3) + (width * (before + 1) if with_labels else 0)
+        before = width
+    return total
+
+
+def _too_large(parameters: int) -> ValueError:
+    return ValueError(
+        f"The configuration asks for a network of {_shown(parameters)} parameters, more than {MAX_PARAMETERS:,}: make "
+        "hidden_sizes, depths, mlp_ratio, image_size or the labels smaller"
+    )
+
+
 _FIELDS = [name.lstrip("_") for name in (*GKGNetConfig.__annotations__, "num_labels", "id2label", "label2id")]
 
 # What transformers and tools around it write or pass, without a declaration in its classes.
@@ -349,13 +453,106 @@ _OTHERS_FIELDS = {
 }
 
 
+# Names that a file may hold beside the declared fields, although the class has attributes of these names.
+_ATTRIBUTES_OF_FILES = {
+    "model_type",
+    "name_or_path",
+    "num_labels",
+    "out_features",
+    "out_indices",
+    "output_attentions",
+    "torch_dtype",
+}
+
+FLOATS = ("float32", "float16", "bfloat16", "float64")
+
+
+def _checked_fields(content: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a file; ValueError for those that transformers would trip over or run."""
+    declared = {field.name for field in fields(GKGNetConfig)} | _ATTRIBUTES_OF_FILES
+    for name in content:
+        if not isinstance(name, str) or name == "self" or (hasattr(GKGNetConfig, name) and name not in declared):
+            raise ValueError(
+                f"A configuration has no field {_word(name)}: it would hide what the class has of that name"
+            )
+    auto_map = content.get("auto_map")
+    if auto_map is not None and not (
+        isinstance(auto_map, dict) and all(isinstance(where, (str, list, tuple)) for where in auto_map.values())
+    ):
+        raise ValueError(f"auto_map must be a mapping of Auto classes to classes, got {_shown(auto_map)}")
+    for name in ("attn_implementation", "experts_implementation"):  # the name of a repository would fetch its code
+        if content.get(name) not in (None, "eager", "sdpa"):
+            raise ValueError(f"{name} must be eager or sdpa, got {_shown(content[name])}")
+    names, ids = content.get("id2label"), content.get("label2id")
+    if isinstance(names, dict) and isinstance(ids, dict):
+        content = {**content, "label2id": None}
+        _check_mapping("id2label", names)
+        _check_mapping("label2id", ids)
+        known = {(_id(i), name) for i, name in names.items()}
+        if differ := sorted(name for name, i in ids.items() if (_id(i), name) not in known):
+            if any(name != f"LABEL_{_id(ids[name])}" for name in differ):
+                raise ValueError(f"label2id must be the inverse of id2label, but they differ in {_words(differ)}")
+            logger.warning("label2id contradicts id2label in this configuration: id2label counts")
+    if content.get("num_labels", 0) is None:
+        content = {name: value for name, value in content.items() if name != "num_labels"}
+    return content
+
+
+def _check_dtype(dtype: Any) -> None:
+    name = dtype if isinstance(dtype, str) else str(dtype).removeprefix("torch.")
+    if dtype is not None and name not in FLOATS:
+        raise ValueError(f"dtype must be one of {', '.join(FLOATS)}, got {_shown(dtype)}")
+
+
+def one_line(error: BaseException) -> str:
+    """What an error of another library says, on one line of a length that a person reads.
+
+    >>> one_line(TypeError("of a field:\\n    expected int"))
+    'of a field: expected int'
+    """
+    text = " ".join(str(error).split()) or type(error).__name__
+    return _word(text if len(text) <= 600 else f"{text[:600]}…")
+
+
+def _word(text: Any) -> str:
+    """Text as it is, or quoted where it holds what a terminal would act on or cannot show."""
+    text = text if isinstance(text, str) else repr(text)
+    text = text if len(text) <= 601 else f"{text[:600]}…"
+    return text if text.isprintable() else ascii(text)
+
+
+def _words(names: Iterable[str], count: int = 5) -> str:
+    """The first of these names, for a message."""
+    names = list(names)
+    return ", ".join([*map(_word, names[:count]), *(["…"] if len(names) > count else [])])
+
+
+def _shown(value: Any) -> str:
+    """A value for a message, cut where it is long."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value) if abs(value) < 10**20 else f"about 10^{value.bit_length() * 301 // 1000}"
+    text = repr(value) if not isinstance(value, (list, tuple)) else _listed(value)
+    return text if len(text) <= 200 else f"{text[:200]}…"
+
+
+def _listed(values: Any) -> str:
+    inside = ", ".join(_shown(value) for value in values[:20])
+    if len(values) > 20:
+        inside += f", … ({len(values):,} in all)"
+    elif isinstance(values, tuple) and len(values) == 1:
+        inside += ","
+    return f"[{inside}]" if isinstance(values, list) else f"({inside})"
+
+
 def _complete_labels(
     num_labels: Any, id2label: Mapping[Any, str] | None, label2id: Mapping[str, Any] | None
 ) -> tuple[dict[int, str], dict[str, int]]:
     """Both mappings from those that are given, None for the others; ValueError where what is given does not agree."""
     num_labels = _plain(num_labels)
-    if num_labels is not None and not isinstance(num_labels, int):
-        raise ValueError(f"num_labels must be an integer, got {num_labels!r}")
+    if num_labels is not None and (not isinstance(num_labels, int) or isinstance(num_labels, bool)):
+        raise ValueError(f"num_labels must be an integer, got {_shown(num_labels)}")
+    if num_labels is not None and num_labels > MAX_LABELS:
+        raise ValueError(f"num_labels must be at most {MAX_LABELS:,}, got {_shown(num_labels)}")
     _check_mapping("id2label", id2label)
     _check_mapping("label2id", label2id)
     if id2label is not None:
@@ -366,11 +563,11 @@ def _complete_labels(
         count = 2 if num_labels is None else num_labels
         names = _sorted_labels("num_labels", ((i, f"LABEL_{i}") for i in range(count)))
     if num_labels is not None and len(names) != num_labels:
-        raise ValueError(f"num_labels must be {len(names)}, as many as id2label names, got {num_labels}")
+        raise ValueError(f"num_labels must be {len(names)}, as many as id2label names, got {_shown(num_labels)}")
     ids = _inverse(names)
     if label2id is not None and (others := ids.items() ^ {name: _id(i) for name, i in label2id.items()}.items()):
         differ = sorted({name for name, _ in others})
-        raise ValueError(f"label2id must be the inverse of id2label, but they differ in {', '.join(differ[:5])}")
+        raise ValueError(f"label2id must be the inverse of id2label, but they differ in {_words(differ)}")
     return names, ids
 
 
@@ -382,8 +579,11 @@ def _check_mapping(field: str, value: Any) -> None:
         raise ValueError(f"{field} must be a mapping of {kinds}, got a {type(value).__name__}")
     for pair in value.items():
         one, other = map(_plain, pair)
-        if not isinstance(one, types[0]) or not isinstance(other, types[1]):
-            raise ValueError(f"{field} must be a mapping of {kinds}, got {one!r}: {other!r}")
+        if not isinstance(one, types[0]) or not isinstance(other, types[1]) or bool in (type(one), type(other)):
+            raise ValueError(f"{field} must be a mapping of {kinds}, got {_shown(one)}: {_shown(other)}")
+        name = str(other if field == "id2label" else one)
+        if not name.isascii() and any("\ud800" <= letter <= "\udfff" for letter in name):
+            raise ValueError(f"{field} must name labels in Unicode, got half a character in {_word(name)}")
 
 
 def _sorted_labels(field: str, pairs: Iterable[tuple[Any, str]]) -> dict[int, str]:
@@ -391,11 +591,13 @@ def _sorted_labels(field: str, pairs: Iterable[tuple[Any, str]]) -> dict[int, st
     pairs = list(pairs)
     if not pairs:
         raise ValueError("num_labels must be at least 1, got 0")
+    if len(pairs) > MAX_LABELS:
+        raise ValueError(f"{field} must name at most {MAX_LABELS:,} labels, got {len(pairs):,}")
     names = {_id(i): name for i, name in pairs}
     if names.keys() != set(range(len(pairs))):
-        raise ValueError(f"{field} must name the labels 0 to {len(pairs) - 1}, got {[i for i, _ in pairs]}")
+        raise ValueError(f"{field} must name the labels 0 to {len(pairs) - 1}, got {_shown([i for i, _ in pairs])}")
     if repeated := sorted(name for name, count in Counter(names.values()).items() if count > 1):
-        raise ValueError(f"{field} must give every label another name, got more than once: {', '.join(repeated)}")
+        raise ValueError(f"{field} must give every label another name, got more than once: {_words(repeated)}")
     return dict(sorted(names.items()))
 
 

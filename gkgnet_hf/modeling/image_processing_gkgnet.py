@@ -1,16 +1,21 @@
 """GKGNet's preprocessing, by transformers' stock ViT processor."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import transformers
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
-from transformers import BaseImageProcessor, ViTImageProcessor
+from transformers import AutoImageProcessor, BaseImageProcessor, ViTImageProcessor
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, PILImageResampling
 
-from .configuration_gkgnet import GKGNetConfig
+from .configuration_gkgnet import MAX_SIDE, GKGNetConfig, one_line
+
+SWITCHES = ("do_convert_rgb", "do_resize", "do_rescale", "do_normalize", "do_center_crop", "do_pad")
+SIZES = ("size", "crop_size", "pad_size")
 
 
 def create_image_processor(config: GKGNetConfig) -> ViTImageProcessor:
@@ -35,6 +40,103 @@ def create_image_processor(config: GKGNetConfig) -> ViTImageProcessor:
         image_std=std,
         do_convert_rgb=config.num_channels == 3,
     )
+
+
+def load_image_processor(model: str, num_channels: int) -> BaseImageProcessor:
+    """The image processor of a model's folder or repository, checked. Code that stands beside it is never run.
+
+    Args:
+        model: folder, or name on the Hub as "user/name".
+        num_channels: of the model's images.
+
+    Raises:
+        OSError: if there is none.
+        ValueError: if it is no image processor of transformers, or does not prepare images for this model; as in
+            `check_image_processor`.
+
+    Example:
+
+        processor = load_image_processor("my-gkgnet", num_channels=3)
+    """
+    odd = (AttributeError, KeyError, MemoryError, OverflowError, RecursionError, RuntimeError, TypeError)
+    try:
+        content, _ = BaseImageProcessor.get_image_processor_dict(model)
+        kind = content.get("image_processor_type", ViTImageProcessor.__name__)
+        if not isinstance(kind, str) or not _is_image_processor(kind):
+            raise ValueError(
+                f"image_processor_type must be the name of an image processor of transformers, got {kind!r:.100}; code "
+                "that comes with a model is not run"
+            )
+        if hiding := sorted(n for n in content if n == "self" or callable(getattr(BaseImageProcessor, n, None))):
+            raise ValueError(f"An image processor has no field {hiding[0]!r:.100}: it would hide what the class has")
+        _check_fields(content, num_channels)
+        loader: Any = AutoImageProcessor if "image_processor_type" in content else ViTImageProcessor
+        processor: BaseImageProcessor = loader.from_pretrained(model, trust_remote_code=False)
+        check_image_processor(processor, num_channels)
+        prepared = to_pixel_values(processor, [np.zeros((48, 64, num_channels), dtype=np.uint8)])
+    except odd as error:
+        raise ValueError(f"The image processor of {model} cannot be used: {one_line(error)}") from error
+    except ValueError as error:
+        raise ValueError(f"The image processor of {model}: {one_line(error)}") from error
+    if prepared.ndim != 4 or prepared.shape[1] != num_channels:
+        raise ValueError(
+            f"The image processor of {model} must give (batch, {num_channels}, height, width), got "
+            f"{tuple(prepared.shape)}"
+        )
+    return processor
+
+
+def _is_image_processor(name: str) -> bool:
+    found = getattr(transformers, name, None) if name.isidentifier() else None
+    return isinstance(found, type) and issubclass(found, BaseImageProcessor)
+
+
+def check_image_processor(processor: BaseImageProcessor, num_channels: int) -> None:
+    """Raise ValueError where a field of an image processor cannot prepare images of `num_channels`.
+
+    Sizes must be from 1 to `MAX_SIDE` pixels. There must be one finite mean and one positive finite deviation a
+    channel.
+
+    >>> check_image_processor(create_image_processor(GKGNetConfig()), num_channels=3)
+    """
+    names = (*SWITCHES, *SIZES, "resample", "rescale_factor", "image_mean", "image_std")
+    _check_fields({name: getattr(processor, name, None) for name in names}, num_channels)
+
+
+def _check_fields(fields: Mapping[str, Any], num_channels: int) -> None:
+    for name in SWITCHES:
+        if not isinstance(fields.get(name), bool | None):
+            raise ValueError(f"{name} must be true or false, got {fields[name]!r:.100}")
+    for name in SIZES:
+        sides = fields.get(name)
+        try:
+            sides = dict(sides or {})
+        except (TypeError, ValueError):  # one side
+            sides = {name: sides}
+        for side, pixels in sides.items():
+            if pixels is not None and not (type(pixels) is int and 1 <= pixels <= MAX_SIDE):
+                of = f" of {name}" if side != name else ""
+                raise ValueError(f"{side}{of} must be from 1 to {MAX_SIDE} pixels, got {pixels!r:.100}")
+    resample, factor = fields.get("resample"), fields.get("rescale_factor")
+    if resample is not None and (isinstance(resample, bool) or resample not in list(PILImageResampling)):
+        raise ValueError(f"resample must be from 0 to {max(PILImageResampling):d}, got {resample!r:.100}")
+    if factor is not None and not (_is_number(factor) and factor > 0):
+        raise ValueError(f"rescale_factor must be a positive number, got {factor!r:.100}")
+    for name in ("image_mean", "image_std"):
+        values = fields.get(name)
+        if values is None:
+            continue
+        if not isinstance(values, (list, tuple)) or not all(map(_is_number, values)):
+            raise ValueError(f"{name} must be a list of numbers, one a channel, got {values!r:.100}")
+        if len(values) != num_channels:
+            raise ValueError(f"{name} must have one value for each of {num_channels} channels, got {len(values):,}")
+        if name == "image_std" and min(values) <= 0:
+            raise ValueError(f"image_std must be positive, got {values!r:.100}")
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value is a number that float32 can hold."""
+    return type(value) in (int, float) and abs(value) < 3e38 and not math.isnan(value)
 
 
 def to_mode_of(

@@ -7,8 +7,10 @@ Paper: GKGNet: Group K-Nearest Neighbor based Graph Convolutional Network for Mu
 https://arxiv.org/abs/2308.14378.
 """
 
+import json
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -348,11 +350,15 @@ class GKGNetPreTrainedModel(PreTrainedModel):
                 `use_safetensors=False`.
 
         Raises:
-            ValueError: if the weights cannot be read, are of another shape (for which transformers has a RuntimeError),
-                or lack tensors of the patch nodes or a part of the label nodes or of a classifier.
+            ValueError: if the weights cannot be read, an index names other files than parts beside it, tensors are of
+                another shape (for which transformers has a RuntimeError), or tensors of the patch nodes or of a part of
+                the label nodes or of a classifier are missing.
             OSError: if there is no safetensors file.
         """
         load: Any = super().from_pretrained
+        if pretrained_model_name_or_path and Path(folder := str(pretrained_model_name_or_path)).is_dir():
+            for index in sorted(Path(folder, kwargs.get("subfolder") or "").glob("*.safetensors.index*.json")):
+                read_index(index)
         try:
             model, report = load(
                 pretrained_model_name_or_path,
@@ -431,6 +437,27 @@ class GKGNetPreTrainedModel(PreTrainedModel):
             drop_path_rate=config.drop_path_rate,
             block_layer=GKGNetBlock,
         )
+
+
+def read_index(path: Path) -> dict[str, set[str]]:
+    """An index of weights in parts: name of each part → names of its tensors.
+
+    Raises:
+        ValueError: if it is no such index, or a part is not the name of a safetensors file in the same folder.
+    """
+    try:
+        index = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    where = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(where, dict) or not isinstance(index.get("metadata"), dict):
+        raise ValueError(f"{path} must be a JSON object with metadata and a weight_map of tensors to files")
+    parts: dict[str, set[str]] = {}
+    for tensor, part in where.items():
+        if not isinstance(part, str) or not part.endswith(".safetensors") or Path(part).name != part or "\\" in part:
+            raise ValueError(f"{path} must name safetensors files in its folder, got {part!r:.200}")
+        parts.setdefault(part, set()).add(tensor)
+    return parts
 
 
 def _first(items: list[str], count: int = 5) -> str:

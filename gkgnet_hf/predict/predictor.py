@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import AutoImageProcessor, BaseImageProcessor
+from transformers import BaseImageProcessor
 
 from ..data.pictures import PictureError, picture_reader
-from ..modeling.image_processing_gkgnet import to_pixel_values
+from ..modeling.image_processing_gkgnet import load_image_processor, to_pixel_values
 from ..modeling.modeling_gkgnet import GKGNetForImageClassification
 from ..modeling.vision_gnn import optimize_for_inference
 from .label_rules import LabelRules, read_label_rules
@@ -99,7 +99,7 @@ class Predictor:
                 network = optimize_for_inference(network)
                 if has_fast_bfloat16(network.device):
                     network.to(torch.bfloat16)
-            self._loaded = network, AutoImageProcessor.from_pretrained(self.model), rules
+            self._loaded = network, load_image_processor(self.model, network.config.num_channels), rules
         return self._loaded
 
     def __call__(self, batch: Mapping[str, Sequence[Any]]) -> dict[str, Any]:

@@ -26,7 +26,8 @@ from ..data.checks import image_suffixes
 from ..data.paths import Outside, files_below, is_file, path_problem
 from ..data.pictures import picture_reader
 from ..data.words import shown
-from ..modeling.image_processing_gkgnet import to_pixel_values
+from ..modeling.configuration_gkgnet import one_line
+from ..modeling.image_processing_gkgnet import check_image_processor, to_pixel_values
 from ..modeling.modeling_gkgnet import GKGNetForImageClassification
 
 logger = logging.getLogger(__name__)
@@ -55,9 +56,13 @@ def load_model(model: str) -> GKGNetForImageClassification:
     """
     if not Path(model).is_dir() and model.count("/") != 1:
         raise FileNotFoundError(f"There is no folder {model} (a model on the Hub is called user/name)")
-    loaded, report = GKGNetForImageClassification.from_pretrained(model, output_loading_info=True)
+    try:
+        loaded, report = GKGNetForImageClassification.from_pretrained(model, output_loading_info=True)
+    except (AttributeError, KeyError, MemoryError, OverflowError, RecursionError, RuntimeError, TypeError) as error:
+        raise ValueError(f"{model} cannot be loaded: {one_line(error)}") from error  # its files, nothing else is given
     if missing := sorted(report["missing_keys"]):
         raise ValueError(f"{model} must hold a trained GKGNet with its classifier, it lacks {', '.join(missing[:5])}")
+    loaded.config.return_dict = True  # outputs are read by name, whatever the file says
     return loaded
 
 
@@ -122,13 +127,15 @@ def predict_scores(
 
     Raises:
         FileNotFoundError: for a path where no file is.
-        ValueError: for what is no readable image, a dataset without `image`, or a network that gives NaN.
+        ValueError: for what is no readable image, a dataset without `image`, a network that gives NaN, or as in
+            `check_image_processor`.
         TypeError: for anything but a sequence of these or a dataset.
 
     Example:
 
         scores = predict_scores(model, processor, ["a.jpg", "b.jpg"])
     """
+    check_image_processor(processor, model.config.num_channels)
     loader = DataLoader(
         _check_images(images),
         batch_size=batch_size,

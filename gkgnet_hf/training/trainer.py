@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from huggingface_hub import CommitOperationAdd, HfApi
 from numpy.typing import NDArray
 from safetensors.torch import load_model, save_model
 from timm.utils import ModelEmaV3
@@ -28,13 +29,13 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
-from transformers.trainer import TRAINING_ARGS_NAME
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy, SaveStrategy, TrainOutput
+from transformers.utils import PushInProgress
 
 from ..evaluation.metrics import multilabel_metrics
 from ..files import last_checkpoint, removed_on_error, written_whole
 from ..hub.card import EditedCardError, check_card, published_card, write_card
-from ..hub.model_folder import CARD_FILE
+from ..hub.model_folder import CARD_FILE, STATE_FILE, is_own_file, published_content, published_files
 from ..modeling.modeling_gkgnet import LOSS_FIELDS, multi_label_loss
 from ..predict import probabilities
 from .sync_batch_norm import synchronize_batch_norm
@@ -45,6 +46,8 @@ logger = logging.getLogger(__name__)
 
 # Beside the averaged weights of a checkpoint: the ones that training continues with.
 TRAINING_WEIGHTS = "training_weights.safetensors"
+# Of a checkpoint that is pushed to be resumed elsewhere, beside the files of its model.
+TRAINING_STATE = ("optimizer.pt", "scheduler.pt", "scaler.pt", "rng_state*.pth", STATE_FILE, TRAINING_WEIGHTS)
 METRICS = ("loss", *multilabel_metrics([[0.5]], [[1]]))
 
 
@@ -285,17 +288,10 @@ class MultiLabelTrainer(Trainer):
                 callback.early_stopping_patience = self._argument("early_stopping_patience")
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
-        """As the Trainer's. A card that somebody edited on the Hub is an error now, not hours later.
-
-        The Hub is told to leave out the pickled arguments, which nothing loads.
-        """
+        """As the Trainer's. A card that somebody edited on the Hub is an error now, not hours later."""
         super().init_hf_repo(token, private)
         if self.is_world_process_zero():
             check_card(str(self.args.output_dir), self.hub_model_id, self.args.hub_revision, self._published_card())
-        ignored = Path(str(self.args.output_dir), ".gitignore")
-        if self.is_world_process_zero() and not ignored.exists():
-            ignored.parent.mkdir(parents=True, exist_ok=True)
-            ignored.write_text(f"{TRAINING_ARGS_NAME}\n", encoding="utf-8")
 
     def create_model_card(  # type: ignore[override]
         self,
@@ -348,16 +344,92 @@ class MultiLabelTrainer(Trainer):
     def _last_logged(self, name: str) -> dict[str, Any]:
         return next((entry for entry in reversed(self.state.log_history) if name in entry), {})
 
+    def push_to_hub(  # type: ignore[override]
+        self,
+        commit_message: str = "End of training",
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        **metadata: Any,
+    ) -> Any:
+        """As the Trainer's, but of the output folder only `published_files` are published.
+
+        Args:
+            commit_message, blocking, token, revision, private: as in the Trainer.
+            **metadata: as in `create_model_card`.
+
+        Returns:
+            What the Hub says of the commit, or with `blocking=False` its Future; None in all processes but the first.
+        """
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        if self.hub_model_id is None:
+            self.init_hf_repo(token=token or self.args.hub_token, private=private)
+        self.save_model(_internal_call=True)
+        if not self.is_world_process_zero():
+            return None
+        if tags := getattr(self.model, "model_tags", None):
+            given = metadata.get("tags") or []
+            metadata["tags"] = list(dict.fromkeys([*([given] if isinstance(given, str) else given), *tags]))
+        self.create_model_card(**metadata)
+        self._finish_current_push()
+        folder = Path(str(self.args.output_dir))
+        return self._upload(folder, published_files(folder), commit_message, token, revision, not blocking)
+
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        if self.is_world_process_zero():
-            try:
-                self.create_model_card()
-            except (OSError, ValueError) as error:  # training goes on
-                logger.warning("Nothing is pushed this time: the card of %s: %s", self.hub_model_id, error)
-                return
-            for file in Path(checkpoint_folder).glob("*.py"):  # the code for those without this package
-                shutil.copy(file, str(self.args.output_dir))
-        super()._push_from_checkpoint(checkpoint_folder)
+        """As the Trainer's, with the files of `push_to_hub`; where the strategy says so, the checkpoint too."""
+        strategy, running = self.args.hub_strategy, getattr(self, "push_in_progress", None)
+        if not self.is_world_process_zero() or strategy == HubStrategy.END:
+            return
+        if running is not None and not running.is_done() and not self.args.hub_always_push:
+            return
+        try:
+            self.create_model_card()
+        except (OSError, ValueError) as error:  # training goes on
+            logger.warning("Nothing is pushed this time: the card of %s: %s", self.hub_model_id, error)
+            return
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        output, checkpoint = Path(str(self.args.output_dir)), Path(checkpoint_folder)
+        with written_whole(output) as folder:
+            for name in published_files(checkpoint):
+                shutil.copy(checkpoint / name, folder / name)
+            if self.processing_class is not None:
+                self.processing_class.save_pretrained(folder)
+        step = f"step {self.state.global_step}"
+        if self.args.save_strategy != SaveStrategy.STEPS:
+            step = f"epoch {int(self.state.epoch or 0)}"
+        message = f"Training in progress, {step}"
+        jobs = [self._upload(output, published_files(output), message, in_background=True)]
+        if strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
+            found = {path.name for pattern in TRAINING_STATE for path in checkpoint.glob(pattern) if is_own_file(path)}
+            names = sorted({*published_files(checkpoint), *found})
+            place = "last-checkpoint" if strategy == HubStrategy.CHECKPOINT else checkpoint.name
+            jobs.append(self._upload(checkpoint, names, f"{message}, checkpoint", in_background=True, place=place))
+        if running is None or running.is_done():
+            self.push_in_progress = PushInProgress(jobs)  # type: ignore[arg-type, assignment]
+        else:
+            running.jobs.extend(jobs)
+
+    def _upload(
+        self,
+        folder: Path,
+        names: list[str],
+        message: str,
+        token: str | None = None,
+        revision: str | None = None,
+        in_background: bool = False,
+        place: str = ".",
+    ) -> Any:
+        """Commit these files of a folder to the model's repository, into the folder `place` of it."""
+        api: Any = HfApi(library_name="gkgnet_hf")
+        return api.create_commit(
+            str(self.hub_model_id),
+            [CommitOperationAdd(f"{Path(place, name)}", published_content(folder / name)) for name in names],
+            commit_message=message,
+            token=token if token is not None else self.args.hub_token,
+            revision=revision or self.args.hub_revision,
+            run_as_future=in_background,
+        )
 
 
 class _StepCallback(TrainerCallback):

@@ -270,7 +270,7 @@ class TestPage:
         names = [f"label {label}" for label in range(num_labels)]
         evaluation, other = (evaluate_scores(s, targets, names) for s in (scores, scores**2))
         path = write_report(tmp_path / "report.html", evaluation, other=("other", other))
-        assert path.stat().st_size < 6_000_000
+        assert path.stat().st_size < 4_000_000
         assert not fetched(path.read_text(encoding="utf-8"))
 
     def test_unknown_labels_only_and_labels_without_positives_make_a_page(self, tmp_path):
@@ -279,6 +279,16 @@ class TestPage:
         evaluation = evaluate_scores(scores, targets, ["a", "b", "c"])
         text = write_report(tmp_path / "report.html", evaluation).read_text(encoding="utf-8")
         assert "nan" not in re.sub(r"<(svg|script|style).*?</\1>", "", text, flags=re.DOTALL).lower()
+
+    def test_the_noisiest_pictures_still_fit_into_20_megabytes(self):
+        noise = np.random.default_rng(0).integers(0, 256, (160, 160, 3), dtype=np.uint8)
+        photo = worst_pictures.data_url(Image.fromarray(noise), "jpeg", **worst_pictures.JPEG)
+        heat = np.random.default_rng(0).random((144, 144)) * (np.random.default_rng(1).random((144, 144)) < 0.05)
+        pictures = len(photo) * (worst_pictures.MOST_PICTURES + page.MOST_MISTAKES)
+        numbers_of_1000_labels = 4_000_000
+        assert (
+            pictures + len(worst_pictures.heat_url(heat)) * worst_pictures.MOST_PICTURES < 20e6 - numbers_of_1000_labels
+        )
 
     def test_names_are_text(self, tmp_path):
         scores, targets = draw(60, len(NAMES), skill=1)

@@ -100,7 +100,7 @@ def heat_map(values: NDArray[np.floating], counts: Counts, names: Sequence[str],
         if count <= MOST_IN_HEAT_MAP:
             for row, column in np.argwhere(counts > 0):
                 text = f"{counts[row, column]}" if counts[row, column] < 1000 else f"{counts[row, column] / 1000:.0f}k"
-                color = "white" if values[row, column] > 0.55 else "black"
+                color = "white" if values[row, column] > 0.72 else "black"  # where white reads better
                 axes.text(column, row, text, ha="center", va="center", color=color, fontsize=7)
         return _svg(figure)
 

@@ -22,9 +22,10 @@ from ..metrics import Bools, Floats, check_probabilities
 from .plots import heat_colors
 
 PICTURES_A_KIND = 3
-MOST_PICTURES = 600  # about 4 MB of thumbnails
+MOST_PICTURES = 600  # 3 to 12 MB of thumbnails
 MOST_EXPLAINED = 200  # pictures, each a forward pass
 SIDE = 160  # pixels of a thumbnail
+JPEG: dict[str, Any] = {"quality": 70, "optimize": True}
 HEAT_LEVELS = 16
 
 Kind = Literal["wrong", "missed"]
@@ -92,7 +93,7 @@ class Pictures:
             photo = open_picture(image, size=2 * SIDE)
             assert isinstance(photo, Image.Image)
             photo = ImageOps.contain(photo.convert("RGB"), (SIDE, SIDE))
-            thumbnail.photo, thumbnail.size = data_url(photo, "jpeg", quality=75, optimize=True), photo.size
+            thumbnail.photo, thumbnail.size = data_url(photo, "jpeg", **JPEG), photo.size
         except (PictureError, OSError) as error:
             thumbnail.problem = error.problem if isinstance(error, PictureError) else str(error)
             return thumbnail

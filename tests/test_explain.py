@@ -203,6 +203,13 @@ class TestPictures:
         seen.plot_heat().savefig(tmp_path / "c.png")
         seen.plot_neighbors(45, 30, stage=1).savefig(tmp_path / "d.png")
 
+    def test_a_name_is_text_and_no_formula(self, processor, tmp_path):
+        name = "$\\frac$\n\x1b[2J"
+        seen = explain(network(id2label={0: name}), processor, photo())
+        assert [axes.get_title().split()[0] for axes in seen.plot().axes] == ["$\\frac$\\n\\x1b[2J"]
+        seen.save(tmp_path / "a.png")
+        seen.plot_heat().savefig(tmp_path / "b.png")
+
     def test_the_neighbours_drawn_are_those_of_the_arrays(self, seen):
         looks = seen.label_stages[4]
         (axes,) = seen.plot(labels=["owl"]).axes

@@ -18,6 +18,7 @@ from sklearn.metrics import precision_recall_curve as sklearn_curve
 
 from gkgnet_hf import GKGNetConfig, GKGNetForImageClassification, create_image_processor
 from gkgnet_hf.data.digits import make_digits
+from gkgnet_hf.data.labels import multilabel_features
 from gkgnet_hf.evaluation import evaluate_scores, multilabel_metrics
 from gkgnet_hf.evaluation.report import (
     Pictures,
@@ -31,6 +32,8 @@ from gkgnet_hf.evaluation.report import (
     write_mistakes,
     write_report,
 )
+
+from .test_readme import snippets
 
 NAMES = [
     "<b>cat</b>",
@@ -429,6 +432,22 @@ class TestPictures:
         np.testing.assert_allclose(found.scores[:, order], expected)
         with pytest.raises(ValueError, match="only one has"):
             evaluate_other(other, processor, data, evaluate_scores(scores, targets, ["1", *NAMES[1:]]))
+
+
+def test_the_snippet_of_the_docs_runs_as_written(tmp_path, monkeypatch, model, processor):
+    folder = make_digits(tmp_path / "digits", num_train=1, num_validation=3, image_size=64) / "val"
+    rows = {
+        "image": sorted(map(str, folder.glob("*.png"))),
+        "labels": [[1.0, 0, 0, 0, -1]] * 3,
+        "label_ids": [[0]] * 3,
+    }
+    validation = Dataset.from_dict(rows, features=multilabel_features(NAMES))
+    monkeypatch.chdir(tmp_path)
+    (snippet,) = snippets("docs/evaluate.md", "python")
+    exec(
+        compile(snippet, "docs/evaluate.md", "exec"), {"model": model, "processor": processor, "validation": validation}
+    )
+    assert (tmp_path / "report.html").is_file()
 
 
 class TestCommand:

@@ -13,6 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from numpy.typing import NDArray
 
+from ..data.words import shown
+
 if TYPE_CHECKING:
     from .attribution import Explanation
 
@@ -29,7 +31,7 @@ def draw_label_patches(explanation: "Explanation", labels: Sequence[str], stage:
     figure, panels = _panels(explanation, len(labels))
     for label, axes in zip(labels, panels, strict=True):
         row = explanation.index(label)
-        axes.set_title(f"{label} {explanation.scores[row]:.0%}")
+        _name(axes, explanation, label)
         strongest = max(float(looks.shares[row].max()), 1e-9)
         for group, (patches, shares) in enumerate(zip(looks.neighbors[row], looks.shares[row], strict=True)):
             for patch, share in zip(patches, shares, strict=True):
@@ -44,7 +46,7 @@ def draw_maps(explanation: "Explanation", maps: Mapping[str, NDArray[np.float32]
     boxes = explanation.boxes(stage)
     extent = (boxes[0, 0], boxes[-1, 2], boxes[-1, 3], boxes[0, 1])
     for (label, heat), axes in zip(maps.items(), panels, strict=True):
-        axes.set_title(f"{label} {explanation.scores[explanation.index(label)]:.0%}")
+        _name(axes, explanation, label)
         if heat.size != len(boxes):
             raise ValueError(f"The map of {label} is {heat.shape}, stage {stage} has {len(boxes)} patches")
         strength = np.sqrt(np.maximum(heat, 0) / max(float(heat.max()), 1e-9))
@@ -85,6 +87,11 @@ def _panels(explanation: "Explanation", count: int) -> tuple[Figure, list[Axes]]
     for axes in panels[:count]:
         axes.imshow(explanation.image)
     return figure, panels[:count]
+
+
+def _name(axes: Axes, explanation: "Explanation", label: str) -> None:
+    """The label and its score above a panel, as text: `$` is no formula."""
+    axes.set_title(f"{shown(label)} {explanation.scores[explanation.index(label)]:.0%}", parse_math=False)
 
 
 def _box(axes: Axes, box: NDArray[np.float32], group: int, fill: float, inset: int) -> None:

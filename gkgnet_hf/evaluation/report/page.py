@@ -343,7 +343,12 @@ def _worst(worst: Sequence[Worst], thumbnails: Mapping[int, Thumbnail], names: S
         )
         thumbnail = thumbnails[picture.row]
         label[picture.kind].append(
-            {"thumbnail": thumbnail, "score": picture.score, "heat": thumbnail.heat.get(picture.label)}
+            {
+                "thumbnail": thumbnail,
+                "row": picture.row,
+                "score": picture.score,
+                "heat": thumbnail.heat.get(picture.label),
+            }
         )
     return list(found.values())
 

@@ -95,7 +95,7 @@ class Pictures:
             photo = ImageOps.contain(photo.convert("RGB"), (SIDE, SIDE))
             thumbnail.photo, thumbnail.size = data_url(photo, "jpeg", **JPEG), photo.size
         except (PictureError, OSError) as error:
-            thumbnail.problem = error.problem if isinstance(error, PictureError) else str(error)
+            thumbnail.problem = error.problem if isinstance(error, PictureError) else str(error.strerror or error)
             return thumbnail
         if labels:
             names = [model_label_names(self.model)[label] for label in labels]

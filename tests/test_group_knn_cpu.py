@@ -199,6 +199,7 @@ def test_another_setting_of_the_kernels_is_one_error(monkeypatch, setting):
 @pytest.mark.skipif(not sys.platform.startswith("linux") or not shutil.which("cc"), reason="nothing to build it with")
 def test_a_library_that_computes_something_else_does_not_go_unseen(monkeypatch, no_verdicts, tmp_path):
     """Such as one of a broken compiler: the loops of group_knn.c, but the maximum is a minimum."""
+    shutil.copy(Path(group_knn.__file__).with_name("group_knn_search.h"), tmp_path)
     source = Path(group_knn.__file__).with_name("group_knn.c").read_text()
     assert source.count("row[j] <= values[j]") == 2
     (tmp_path / "wrong.c").write_text(source.replace("row[j] <= values[j]", "row[j] >= values[j]"))

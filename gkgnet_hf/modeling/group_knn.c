@@ -6,6 +6,7 @@ not linked: the threads are those of the OpenMP that PyTorch has loaded. */
 #include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -22,130 +23,273 @@ not linked: the threads are those of the OpenMP that PyTorch has loaded. */
 /* Counts up with every change of a function's arguments; group_knn_cpu.py knows the same number. */
 int gkgnet_interface(void) { return 2; }
 
-/* Scores that are compared at once. */
-#define BLOCK 64
+/* Candidates a destination can have; with more, or with more ranks, every source is compared exactly. */
+#define CANDIDATES 256
+#define MOST_RANKS 64
+/* So many are ranked by comparing each with each; of more, the last rank is sought first. */
+#define MOST_RANKED 96
+/* So few sources are all compared exactly. */
+#define FEW_SOURCES 48
+/* Destinations that a thread takes at once, at most. */
+#define LARGEST_BLOCK 128
+/* Bytes of packed sources that are compared with a block before the next are, so that they stay in the second-level cache. */
+#define CHUNK (256 << 10)
+/* Bytes of packed sources that are held at once, or those of one item if these are more. */
+#define PACKED (32 << 20)
 
-/* Bit j: scores[j] >= bound. */
-INLINE uint64_t hits_in_block(const float *scores, float bound) {
-    uint64_t hits = 0;
-#if defined(__x86_64__)
-    for (int j = 0; j < BLOCK; j += 4)
-        hits |= (uint64_t)_mm_movemask_ps(_mm_cmpge_ps(_mm_loadu_ps(scores + j), _mm_set1_ps(bound))) << j;
+typedef float four __attribute__((vector_size(16)));
+
+/* What is searched. The last fields follow from the others. */
+struct search {
+    const void *destinations, *sources;
+    const int64_t *destination_strides, *source_strides; /* of B, G and nodes; the channels lie side by side */
+    int64_t half;                                        /* 1 for bfloat16, 0 for float32 */
+    int64_t batch, groups, num_destinations, num_sources, dim;
+    const float *rows, *columns; /* the position bias, (H, num_sources) and (width, num_sources), or NULL */
+    int64_t width, ranks, dilation;
+    int64_t padded_dim, steps, num_panels, panel; /* numbers of a row, its units; panels, sources of one */
+    int64_t block, back, ring;             /* destinations of a block; to look back; whose neighbours are kept */
+    int64_t most;                          /* candidates that are collected before their number is reduced */
+    int direct;                            /* compare every source exactly */
+    float error;                           /* between an approximate and the exact score, but for the last rounding */
+};
+
+/* The sources of one image and group, packed. */
+struct item {
+    float *rows, *panels, *factors;
+    int64_t destination_offset, source_offset;
+    int64_t *neighbors;
+};
+
+/* A destination while its candidates are collected. */
+struct destination {
+    const float *row_bias, *column_bias;
+    float *row;
+    float factor, bound;
+    int32_t count, most, overflows;
+    int32_t keys[CANDIDATES], sources[CANDIDATES];
+};
+
+/* The memory of a thread. */
+struct worker {
+    struct destination *destinations;
+    float *rows, *queries, *units;
+    int32_t *nearest, *keys, *sources, *places, *ranked;
+    int64_t start, item, next; /* from `start` on this thread has searched all destinations of `item` before `next` */
+};
+
+struct kernel {
+    int panel, rows, half;
+    void (*pack)(const struct search *, const struct item *, int64_t, float *);
+    void (*search_block)(const struct search *, const struct item *, int64_t, int64_t, struct worker *);
+};
+
+#define INFINITE 0x7f800000 /* the bits of INFINITY */
+
+/* Integers in the order of scores; NaN is highest. */
+INLINE int32_t key_of(float score) {
+    int32_t bits;
+    score = score == score ? score + 0.0f : INFINITY; /* no −0 */
+    memcpy(&bits, &score, sizeof bits);
+    return bits ^ ((bits >> 31) & INT32_MAX);
+}
+
+INLINE float score_of(int32_t key) {
+    float score;
+    key ^= (key >> 31) & INT32_MAX;
+    memcpy(&score, &key, sizeof score);
+    return score;
+}
+
+/* The score less what it can be wrong by: `error` and 8 roundings of itself. */
+INLINE float lowered(float score, float error) {
+    return fabsf(score) < INFINITY ? score - (error + 0x1p-21f * fabsf(score)) : score;
+}
+
+/* `dim` features from `offset` on as float32. */
+INLINE void read_row(const void *features, int64_t offset, int64_t half, int64_t dim, float *row) {
+    if (!half) {
+        memcpy(row, (const float *)features + offset, dim * sizeof(float));
+        return;
+    }
+    const uint16_t *numbers = (const uint16_t *)features + offset;
+    uint32_t *bits = (uint32_t *)row;
+    for (int64_t j = 0; j < dim; j++) bits[j] = (uint32_t)numbers[j] << 16;
+}
+
+#define NAME(x) baseline_##x
+#define TARGET
+#define LANES 4
+#if defined(__aarch64__)
+#define ROWS 8
 #else
-    for (int j = 0; j < BLOCK; j++) hits |= (uint64_t)(scores[j] >= bound) << j;
+#define ROWS 4
 #endif
-    return hits;
+#define HALF 0
+#include "group_knn_search.h"
+
+#if defined(__x86_64__)
+#define NAME(x) avx2_##x
+#define TARGET __attribute__((target("avx2,fma")))
+#define LANES 8
+#define ROWS 4
+#define HALF 0
+#include "group_knn_search.h"
+
+#define NAME(x) avx512_##x
+#define TARGET __attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")))
+#define LANES 16
+#define ROWS 8
+#define HALF 0
+#include "group_knn_search.h"
+
+#define NAME(x) bf16_##x
+#define TARGET __attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")))
+#define LANES 16
+#define ROWS 8
+#define HALF 1
+#include "group_knn_search.h"
+#endif
+
+/* The number of the best instruction set that this processor has: 0 what the compiler takes for granted, 1 AVX2 and FMA,
+   2 AVX-512, 3 AVX-512 with products of bfloat16. */
+int gkgnet_instructions(void) {
+#if defined(__x86_64__)
+    int fma = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    int wide = fma && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+               __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+    return wide && __builtin_cpu_supports("avx512bf16") ? 3 : wide ? 2 : fma;
+#else
+    return 0;
+#endif
 }
 
-/* The highest value that at least `ranks` of the lanes reach. */
-INLINE float reached_by(const float *lanes, int ranks, const int num_lanes) {
-    int32_t higher[BLOCK] = {0};
-    for (int k = 0; k < num_lanes; k++)
-        for (int j = 0; j < num_lanes; j++) higher[j] += lanes[k] > lanes[j];
-    float bound = INFINITY;
-    for (int j = 0; j < num_lanes; j++) {
-        float candidate = higher[j] < ranks ? lanes[j] : INFINITY;
-        bound = candidate < bound ? candidate : bound;
-    }
-    return bound;
+static const struct kernel *kernel_of(int64_t instructions) {
+    (void)instructions;
+#if defined(__x86_64__)
+    if (instructions == 3) return &bf16_kernel;
+    if (instructions == 2) return &avx512_kernel;
+    if (instructions == 1) return &avx2_kernel;
+#endif
+    return &baseline_kernel;
 }
 
-/* A value that at least `ranks` scores reach, and few more: lane j holds the maximum of the scores j, j + BLOCK, … */
-INLINE float lower_bound(const float *scores, int64_t num_scores, int ranks) {
-    float lanes[BLOCK];
-    if (ranks > BLOCK) return -INFINITY;
-    for (int j = 0; j < BLOCK; j++) lanes[j] = scores[j];
-    for (int64_t m = BLOCK; m < num_scores; m += BLOCK)
-        for (int j = 0; j < BLOCK; j++) lanes[j] = scores[m + j] > lanes[j] ? scores[m + j] : lanes[j];
-    if (ranks > 12) return reached_by(lanes, ranks, BLOCK);
-    for (int fold = BLOCK / 2; fold >= 16; fold /= 2)
-        for (int j = 0; j < fold; j++) lanes[j] = lanes[fold + j] > lanes[j] ? lanes[fold + j] : lanes[j];
-    return reached_by(lanes, ranks, 16);
+/* Where `size` numbers of 4 bytes lie in `memory`, from the cache line at `used` on, which is moved on; without memory
+   NULL, to count. */
+static void *take(char *memory, int64_t *used, int64_t size) {
+    void *taken = memory ? memory + *used : NULL;
+    *used += (size * 4 + 63) / 64 * 64;
+    return taken;
 }
 
-/* Scores of one destination: 2 · similarity − bias. NaN is highest; what fills up the last lanes is lowest. */
-INLINE void score_row(const float *restrict similarity, const float *restrict row_bias,
-                      const float *restrict column_bias, int64_t num_sources, int64_t padded, float *restrict scores) {
-    for (int64_t m = 0; m < num_sources; m++) {
-        float score = row_bias ? 2 * similarity[m] - (row_bias[m] + column_bias[m]) : similarity[m];
-        scores[m] = score == score ? score : INFINITY;
-    }
-    for (int64_t m = num_sources; m < padded; m++) scores[m] = -INFINITY;
+/* Lay out the parts of an item in memory → the bytes they need. */
+static int64_t lay_out_item(const struct search *s, char *memory, struct item *item) {
+    int64_t used = 0;
+    item->rows = take(memory, &used, s->num_sources * s->padded_dim);
+    item->panels = take(memory, &used, s->num_panels * s->panel * s->steps);
+    item->factors = take(memory, &used, s->num_panels * s->panel);
+    return used;
 }
 
-/* Candidates that are ranked by comparing each with each, which has no branches; more are rare. */
-#define FEW 128
-
-/* Write the sources of the `ranks` highest of n <= FEW scores, highest first, of equal ones the first first. */
-INLINE void rank_few(const float *restrict scores, const int32_t *restrict candidates, int n, int ranks,
-                     int32_t *restrict sources) {
-    float values[FEW + 8];
-    int padded = (n + 7) / 8 * 8;
-    for (int i = 0; i < padded; i++) values[i] = i < n ? scores[candidates[i]] : -INFINITY;
-    for (int i = 0; i < n; i++) {
-        int32_t place = 0;
-        for (int j = 0; j < padded; j++) place += values[j] > values[i] || (values[j] == values[i] && j < i);
-        if (place < ranks) sources[place] = candidates[i];
-    }
+/* The same of a thread's memory. */
+static int64_t lay_out_worker(const struct search *s, char *memory, struct worker *w) {
+    int64_t used = 0, rows = s->block + 8; /* the last tile of a block may be incomplete */
+    w->destinations = take(memory, &used, rows * (int64_t)(sizeof(struct destination) / 4));
+    w->rows = take(memory, &used, rows * s->padded_dim);
+    w->queries = take(memory, &used, rows * s->steps);
+    w->units = take(memory, &used, s->padded_dim);
+    w->nearest = take(memory, &used, s->ring * s->ranks);
+    w->keys = take(memory, &used, s->num_sources + 16);
+    w->sources = take(memory, &used, s->num_sources + 16);
+    w->places = take(memory, &used, s->ranks + CANDIDATES);
+    w->ranked = take(memory, &used, s->ranks + CANDIDATES);
+    return used;
 }
 
-/* The same of any number, such as for more than BLOCK ranks, which no released network has; `best` is memory of
-   `ranks` scores. */
-INLINE void rank_many(const float *scores, const int32_t *candidates, int64_t n, int ranks, float *best,
-                      int32_t *sources) {
-    int kept = 0;
-    for (int64_t i = 0; i < n; i++) {
-        float score = scores[candidates[i]];
-        if (kept == ranks && score <= best[kept - 1]) continue;
-        int place = kept < ranks ? kept++ : kept - 1;
-        for (; place > 0 && best[place - 1] < score; place--)
-            best[place] = best[place - 1], sources[place] = sources[place - 1];
-        best[place] = score, sources[place] = candidates[i];
-    }
-}
+/* The ranks 0, d, 2d, … of the `ranks` sources with the highest scores, for each destination:
 
-/* The sources of the highest scores of one destination; `scores` and `candidates` have room for `padded` of them. */
-VECTORISED
-static void select_row(const float *similarity, const float *row_bias, const float *column_bias, int64_t num_sources,
-                       int64_t padded, int ranks, float *scores, float *best, int32_t *sources, int32_t *candidates) {
-    score_row(similarity, row_bias, column_bias, num_sources, padded, scores);
-    float bound = lower_bound(scores, padded, ranks);
-    int64_t n = 0;
-    for (int64_t m = 0; m < padded; m += BLOCK)
-        for (uint64_t hits = hits_in_block(scores + m, bound); hits; hits &= hits - 1)
-            candidates[n++] = (int32_t)(m + __builtin_ctzll(hits));
-    while (n > 0 && candidates[n - 1] >= num_sources) n--; /* what fills up the last block */
-    if (n <= FEW)
-        rank_few(scores, candidates, (int)n, ranks, sources);
-    else
-        rank_many(scores, candidates, n, ranks, best, sources);
-}
+   destinations (B, G, N, c) and sources (B, G, M, c), neighbors (B, G, N, ⌈ranks/d⌉). `instructions` is at most what
+   gkgnet_instructions gives. Returns 1 if there is no memory. */
+int gkgnet_search(const void *destinations, const int64_t *destination_strides, const void *sources,
+                  const int64_t *source_strides, int64_t half, int64_t batch, int64_t groups, int64_t num_destinations,
+                  int64_t num_sources, int64_t dim, const float *rows, const float *columns, int64_t width,
+                  int64_t ranks, int64_t dilation, int64_t threads, int64_t instructions, int64_t *neighbors) {
+    const struct kernel *kernel = kernel_of(instructions);
+    struct search s = {.destinations = destinations,
+                       .sources = sources,
+                       .destination_strides = destination_strides,
+                       .source_strides = source_strides,
+                       .half = half,
+                       .batch = batch,
+                       .groups = groups,
+                       .num_destinations = num_destinations,
+                       .num_sources = num_sources,
+                       .dim = dim,
+                       .rows = rows,
+                       .columns = columns,
+                       .width = width,
+                       .ranks = ranks,
+                       .dilation = dilation};
+    int64_t items = batch * groups;
+    s.panel = kernel->panel;
+    s.padded_dim = (dim + 15) / 16 * 16;
+    s.steps = kernel->half ? (dim + 1) / 2 : dim;
+    s.num_panels = (num_sources + s.panel - 1) / s.panel;
+    s.most = 2 * ranks + 16 > 64 ? 2 * ranks + 16 : 64;
+    s.direct = ranks > MOST_RANKS || num_sources <= FEW_SOURCES;
+    s.error = (dim + 16) * (kernel->half ? 0x1p-20f : 0x1p-21f) + (kernel->half && !half ? 0x1p-7f + 0x1p-16f : 0);
+    int64_t share = items * num_destinations / (4 * threads), most = rows ? width : 32;
+    most = most < LARGEST_BLOCK ? most : LARGEST_BLOCK;
+    most = share < most ? share : most;
+    s.block = most / 8 * 8 > 8 ? most / 8 * 8 : 8;
+    s.back = (s.block + width - 1) / width * width;
+    s.ring = s.back + s.block;
 
-/* Ranks 0, d, 2d, … of the `ranks` highest scores of each row.
-
-   similarity (items, num_rows, num_sources), rows (H, num_sources) and columns (width, num_sources) or both NULL, out
-   (items, num_rows, ⌈ranks/d⌉); the first row is destination `first`. Returns 1 if there is no memory. */
-int gkgnet_select(const float *similarity, int64_t items, int64_t num_rows, int64_t num_sources, const float *rows,
-                  const float *columns, int64_t width, int64_t first, int64_t ranks, int64_t dilation, int64_t *out) {
-    int64_t kept = (ranks + dilation - 1) / dilation, padded = (num_sources + BLOCK - 1) / BLOCK * BLOCK;
-    int failed = 0;
+    int64_t kept = (ranks + dilation - 1) / dilation, blocks = (num_destinations + s.block - 1) / s.block;
+    struct item nowhere;
+    struct worker nobody;
+    int64_t item_size = lay_out_item(&s, NULL, &nowhere), worker_size = lay_out_worker(&s, NULL, &nobody);
+    int64_t at_once = PACKED / item_size < 1 ? 1 : PACKED / item_size < items ? PACKED / item_size : items;
+    char *packed = aligned_alloc(64, at_once * item_size);
+    int failed = !packed;
+    if (failed) return 1;
 #pragma omp parallel
     {
-        float *scores = malloc((padded + ranks) * (sizeof(float) + sizeof(int32_t)));
-        float *best = scores + padded;
-        int32_t *sources = (int32_t *)(best + ranks), *candidates = sources + ranks;
-        if (!scores) failed = 1;
+        struct worker worker;
+        char *memory = aligned_alloc(64, worker_size);
+        if (memory)
+            lay_out_worker(&s, memory, &worker);
+        else
+            failed = 1;
+        for (int64_t first = 0; first < items; first += at_once) {
+            int64_t held = items - first < at_once ? items - first : at_once;
 #pragma omp for schedule(static)
-        for (int64_t r = 0; r < items * num_rows; r++) {
-            if (!scores) continue;
-            int64_t n = first + r % num_rows;
-            select_row(similarity + r * num_sources, rows ? rows + n / width * num_sources : NULL,
-                       rows ? columns + n % width * num_sources : NULL, num_sources, padded, (int)ranks, scores, best,
-                       sources, candidates);
-            for (int64_t k = 0; k < kept; k++) out[r * kept + k] = sources[k * dilation];
+            for (int64_t task = 0; task < held * s.num_panels; task++) {
+                struct item item;
+                if (!memory) continue;
+                lay_out_item(&s, packed + task / s.num_panels * item_size, &item);
+                int64_t i = first + task / s.num_panels;
+                item.source_offset = i / groups * source_strides[0] + i % groups * source_strides[1];
+                kernel->pack(&s, &item, task % s.num_panels, worker.units);
+            }
+            worker.item = -1;
+#pragma omp for schedule(static)
+            for (int64_t task = 0; task < held * blocks; task++) {
+                struct item item;
+                if (!memory) continue;
+                lay_out_item(&s, packed + task / blocks * item_size, &item);
+                int64_t i = first + task / blocks, n = task % blocks * s.block;
+                item.destination_offset = i / groups * destination_strides[0] + i % groups * destination_strides[1];
+                item.neighbors = neighbors + i * num_destinations * kept;
+                if (i != worker.item || n != worker.next) worker.item = i, worker.start = n;
+                worker.next = n + s.block;
+                int64_t count = num_destinations - n < s.block ? num_destinations - n : s.block;
+                kernel->search_block(&s, &item, n, count, &worker);
+            }
         }
-        free(scores);
+        free(memory);
     }
+    free(packed);
     return failed;
 }
 

@@ -28,7 +28,7 @@ from torch.utils.flop_counter import register_flop_formula
 from .group_knn_cpu import gather_max as gather_max_cpu
 from .group_knn_cpu import kernels_may_take, kernels_setting, loops_take, without_kernels
 from .group_knn_cpu import scatter_max as scatter_max_cpu
-from .group_knn_cpu import select as select_cpu
+from .group_knn_cpu import search as search_cpu
 
 
 def find_neighbors_reference(
@@ -371,9 +371,6 @@ def _choose(
     similarity: Tensor, bias: tuple[Tensor, Tensor] | None, first: int, ranks: int, dilation: int, out: Tensor
 ) -> None:
     """Ranks 0, d, 2d, … of `2 · similarity − bias` (items, R, M), whose first row is of grid row `first` → `out`."""
-    if loops_take(similarity):
-        select_cpu(similarity, bias, first, ranks, dilation, out)
-        return
     if bias is not None:
         rows, columns = bias
         grid = similarity.unflatten(1, (-1, len(columns)))  # (items, grid rows, W, M)
@@ -606,7 +603,7 @@ def _kernel(function: Callable, *arguments) -> Callable | None:
 def _kernels(device_type: str) -> dict[Callable, Callable]:
     """The kernels of `_search`, `_gather_max` and `_scatter_max` for such devices, as far as they are there."""
     if device_type == "cpu" and loops_take(torch.empty(0, device="cpu", dtype=torch.float32)):
-        return {_search: _search, _gather_max: gather_max_cpu, _scatter_max: scatter_max_cpu}
+        return {_search: search_cpu, _gather_max: gather_max_cpu, _scatter_max: scatter_max_cpu}
     return _triton_kernels() if device_type == "cuda" else {}
 
 

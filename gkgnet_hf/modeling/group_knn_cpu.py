@@ -14,8 +14,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-Bias = tuple[Tensor, Tensor] | None
-
 # Of group_knn.c: one that was built from another version is not called.
 INTERFACE = 2
 
@@ -67,22 +65,44 @@ def loops_take(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu" and kernels_may_take(tensor) and _library() is not None
 
 
-def select(similarity: Tensor, bias: Bias, first: int, ranks: int, dilation: int, out: Tensor) -> None:
-    """Write the sources of the highest scores `2 · similarity − bias` of each row, ranks 0, d, 2d, …, highest first.
+def search(
+    destinations: Tensor,
+    sources: Tensor,
+    num_neighbors: int,
+    dilation: int,
+    rows: Tensor | None,
+    columns: Tensor | None,
+) -> Tensor:
+    """`group_knn.find_neighbors`: arguments and result as the op's."""
+    if destinations.dtype != torch.bfloat16 or sources.dtype != torch.bfloat16:
+        destinations, sources = destinations.float(), sources.float()
+    destinations, sources = _with_rows(destinations), _with_rows(sources)
+    batch, groups, num_destinations, dim = destinations.shape
+    num_sources = sources.shape[2]
+    ranks = min(num_neighbors * dilation, num_sources)
+    tables = [None if table is None else table.float().contiguous() for table in (rows, columns)]
+    neighbors = torch.empty(batch, groups, num_destinations, -(-ranks // dilation), dtype=torch.long)
+    failed = _call(
+        "gkgnet_search",
+        destinations,
+        _strides(destinations),
+        sources,
+        _strides(sources),
+        int(sources.dtype == torch.bfloat16),
+        *(batch, groups, num_destinations, num_sources, dim),
+        *tables,
+        1 if columns is None else len(columns),
+        *(ranks, dilation, torch.get_num_threads(), instructions()),
+        neighbors,
+    )
+    if failed:
+        raise MemoryError(f"No memory to search {num_sources} sources of {dim} channels")
+    return neighbors
 
-    Args:
-        similarity: (items, R, M) contiguous float32.
-        bias: rows (H, M) and columns (W, M), as in `find_neighbors`.
-        first: grid row of the first destination.
-        ranks: K·d, at most M.
-        dilation: d.
-        out: (items, R, ⌈ranks/d⌉) contiguous int64.
-    """
-    rows, columns = (None, None) if bias is None else (table.to(similarity.dtype).contiguous() for table in bias)
-    width = 1 if columns is None else len(columns)
-    numbers = (*similarity.shape, rows, columns, width, first * width, ranks, dilation)
-    if _call("gkgnet_select", similarity, *numbers, out):
-        raise MemoryError(f"No memory for {similarity.shape[2]} scores a thread")
+
+def instructions() -> int:
+    """The best instruction set of this processor: a number of `gkgnet_instructions`."""
+    return _library().gkgnet_instructions()
 
 
 def gather_max(sources: Tensor, neighbors: Tensor, track: bool) -> tuple[Tensor, Tensor]:
@@ -121,6 +141,15 @@ def scatter_max(grad: Tensor, neighbors: Tensor, ranks: Tensor, num_sources: int
     if wrong == 2:
         raise ValueError(f"ranks must be below {num_neighbors}, the number of neighbours, got others")
     return out.to(grad.dtype).transpose(1, 2)
+
+
+def _with_rows(features: Tensor) -> Tensor:
+    """The features (B, G, N, c) with the channels of a node side by side, as the network has them."""
+    return features if features.stride(3) == 1 else features.contiguous()
+
+
+def _strides(features: Tensor) -> ctypes.Array:
+    return (ctypes.c_int64 * 3)(*features.stride()[:3])
 
 
 def _call(name: str, *arguments: object) -> int:

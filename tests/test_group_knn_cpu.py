@@ -1,6 +1,8 @@
 """The compiled loops are built where there is a compiler, and PyTorch does their work where they are not."""
 
 import ctypes
+import itertools
+import math
 import shutil
 import subprocess
 import sys
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from gkgnet_hf.modeling import group_knn, group_knn_cpu
 from gkgnet_hf.modeling.group_knn import find_neighbors, max_relative, max_relative_reference
@@ -64,6 +67,141 @@ def test_the_number_of_threads_changes_nothing():
         torch.set_num_threads(threads)
     assert torch.equal(alone[2], together[2])
     assert torch.equal(max_relative(*alone), max_relative(*together))
+
+
+def available():
+    return range(group_knn_cpu.instructions() + 1) if loops_take(torch.zeros(1)) else []
+
+
+def search_with(monkeypatch, instructions, *arguments):
+    with monkeypatch.context() as patch:
+        patch.setattr(group_knn_cpu, "instructions", lambda: instructions)
+        return group_knn_cpu.search(*arguments)
+
+
+# N, M, c, K, d, grid width (0: no bias): tails of tiles, panels and registers; more ranks than candidates can be kept
+SEARCHES = [
+    (1, 1, 1, 1, 1, 1),
+    (7, 49, 7, 9, 1, 7),
+    (31, 33, 31, 9, 2, 31),
+    (33, 65, 33, 9, 1, 0),
+    (63, 63, 63, 9, 3, 9),
+    (65, 257, 32, 9, 1, 5),
+    (300, 1296, 40, 9, 1, 30),
+    (144, 144, 200, 9, 3, 12),
+    (8, 3001, 65, 27, 2, 0),
+    (12, 400, 16, 65, 1, 4),
+    (5, 300, 8, 300, 1, 5),
+]
+
+
+def search_problem(num_destinations, num_sources, dim, num_neighbors, dilation, width, dtype=torch.float32):
+    generator = torch.Generator().manual_seed(num_sources)
+
+    def smooth(size):  # neighbouring nodes are alike, and strides are those of the network
+        steps = torch.randn(2, size, 3, dim, generator=generator).cumsum(1)
+        return (steps + 2 * torch.randn(3, dim, generator=generator)).to(dtype).transpose(1, 2)[:, :2]
+
+    rows = columns = None
+    if width:
+        tables = torch.randn(num_destinations // width + width, num_sources, generator=generator) / 20
+        rows, columns = tables.split([num_destinations // width, width])
+    return smooth(num_destinations), smooth(num_sources), num_neighbors, dilation, rows, columns
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("sizes", SEARCHES, ids=str)
+def test_every_instruction_set_finds_the_neighbors_of_float64(monkeypatch, sizes, dtype):
+    destinations, sources, num_neighbors, dilation, rows, columns = search_problem(*sizes, dtype)
+    queries, keys = (F.normalize(x.double(), dim=-1) for x in (destinations, sources))
+    scores = 2 * queries @ keys.mT
+    if rows is not None:
+        scores = scores - (rows.double()[:, None] + columns.double()).flatten(0, 1)
+    ranks = min(num_neighbors * dilation, sources.shape[2])
+    ranked, order = scores.sort(dim=-1, descending=True)
+    gaps = F.pad(ranked[..., :-1] - ranked[..., 1:], (1, 1), value=1)
+    clear = (torch.minimum(gaps[..., :-1], gaps[..., 1:]) > 4e-6)[..., :ranks:dilation]
+    for instructions in available():
+        found = search_with(monkeypatch, instructions, destinations, sources, num_neighbors, dilation, rows, columns)
+        assert torch.equal(found[clear], order[..., :ranks:dilation][clear])
+        torch.testing.assert_close(scores.gather(3, found), ranked[..., :ranks:dilation], rtol=0, atol=4e-6)
+
+
+def test_bfloat16_products_never_change_the_choice_of_float32(monkeypatch):
+    """Sources that differ by less than bfloat16 can tell, around the last rank, and some exactly equal ones."""
+    if len(available()) <= group_knn_cpu.BFLOAT16_PRODUCTS:
+        pytest.skip("no instruction multiplies bfloat16")
+    torch.manual_seed(0)
+    for dim, spread in itertools.product((40, 41, 200), (1e-1, 1e-2, 1e-3, 1e-4, 1e-6)):
+        centre = torch.randn(1, 2, 1, dim)
+        sources = centre + spread * torch.randn(1, 2, 700, dim)
+        sources[:, :, 500:] = sources[:, :, 200:400]
+        destinations = centre + 0.5 * torch.randn(1, 2, 96, dim)
+        for scale in (0, spread**2, 1e-3):
+            rows, columns = scale * torch.randn(8, 700), scale * torch.randn(12, 700)
+            for num_neighbors in (1, 9, 27):
+                arguments = destinations, sources, num_neighbors, 1, rows, columns
+                found = search_with(monkeypatch, 3, *arguments)
+                assert torch.equal(found, search_with(monkeypatch, 2, *arguments))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("value", [0.0, math.nan, math.inf, -math.inf, 1e-30, 1e-10, 1e15, 1e30])
+def test_numbers_without_a_direction_are_searched_as_in_pytorch(monkeypatch, value, dtype):
+    destinations, sources, num_neighbors, _, rows, columns = search_problem(300, 400, 40, 9, 1, 30, dtype)
+    destinations, sources = destinations.contiguous(), sources.contiguous()
+    if abs(value) in (1e-30, 1e-10, 1e15, 1e30):
+        destinations[:, :, ::3] *= value
+        sources[:, :, ::5] *= value
+    else:
+        destinations[:, :, ::3] = value
+        sources[:, :, ::50, 2] = value
+    for tables in ((rows, columns), (None, None)):
+        arguments = destinations, sources, num_neighbors, 1, *tables
+        scores = 2 * F.normalize(destinations.float(), dim=-1) @ F.normalize(sources.float(), dim=-1).mT
+        if tables[0] is not None:
+            scores = scores - (rows[:, None] + columns).flatten(0, 1)
+        scores = scores.nan_to_num(nan=9, neginf=-9)
+        expected = scores.topk(num_neighbors).values
+        for instructions in available():
+            found = search_with(monkeypatch, instructions, *arguments)
+            torch.testing.assert_close(scores.gather(3, found), expected, rtol=0, atol=2e-6)
+            ordered = found.sort(-1).values
+            assert (ordered[..., 1:] > ordered[..., :-1]).all()
+
+
+@pytest.mark.parametrize("sizes", SEARCHES, ids=str)
+def test_neither_instructions_nor_threads_change_a_search(monkeypatch, sizes):
+    """Not even between equal scores. Only processors without fused multiply-adds may round otherwise."""
+    arguments = search_problem(*sizes)
+    arguments[1][:, :, 1::2] = arguments[1][:, :, : arguments[1].shape[2] // 2]
+    threads = torch.get_num_threads()
+    for instructions in available()[1:]:
+        expected = search_with(monkeypatch, 1, *arguments)
+        try:
+            for count in (1, 2, 3, 8):
+                torch.set_num_threads(count)
+                assert torch.equal(search_with(monkeypatch, instructions, *arguments), expected)
+        finally:
+            torch.set_num_threads(threads)
+
+
+def test_a_batch_is_searched_as_its_images_are(monkeypatch):
+    """Also where the packed sources of all do not fit into memory at once."""
+    destinations, sources = torch.randn(3, 2, 10, 300), torch.randn(3, 2, 9000, 300)
+    for instructions in available():
+        together = search_with(monkeypatch, instructions, destinations, sources, 5, 1, None, None)
+        for i in range(3):
+            alone = search_with(
+                monkeypatch, instructions, destinations[i : i + 1], sources[i : i + 1], 5, 1, None, None
+            )
+            assert torch.equal(together[i : i + 1], alone)
+
+
+def test_a_search_without_memory_is_an_error(monkeypatch):
+    monkeypatch.setattr(group_knn_cpu, "_call", lambda name, *arguments: 1)
+    with pytest.raises(MemoryError, match="No memory to search 5 sources of 3 channels"):
+        group_knn_cpu.search(torch.randn(1, 1, 4, 3), torch.randn(1, 1, 5, 3), 2, 1, None, None)
 
 
 @pytest.mark.parametrize("index", [-1, 480])

@@ -1,4 +1,4 @@
-/* Loops of group_knn.py that PyTorch has no operator for: float32, on CPU.
+/* Loops of group_knn.py that PyTorch has no operator for, on CPU.
 
 Every output element is computed by one thread in a fixed order, so that the number of threads changes nothing. OpenMP is
 not linked: the threads are those of the OpenMP that PyTorch has loaded. */
@@ -21,7 +21,7 @@ not linked: the threads are those of the OpenMP that PyTorch has loaded. */
 #endif
 
 /* Counts up with every change of a function's arguments; group_knn_cpu.py knows the same number. */
-int gkgnet_interface(void) { return 2; }
+int gkgnet_interface(void) { return 3; }
 
 /* Candidates a destination can have; with more, or with more ranks, every source is compared exactly. */
 #define CANDIDATES 256
@@ -32,7 +32,7 @@ int gkgnet_interface(void) { return 2; }
 #define FEW_SOURCES 48
 /* Destinations that a thread takes at once, at most. */
 #define LARGEST_BLOCK 128
-/* Bytes of packed sources that are compared with a block before the next are, so that they stay in the second-level cache. */
+/* Bytes of packed sources that are compared with a block of destinations before the next are: they stay in cache. */
 #define CHUNK (256 << 10)
 /* Bytes of packed sources that are held at once, or those of one item if these are more. */
 #define PACKED (32 << 20)
@@ -151,7 +151,7 @@ INLINE void read_row(const void *features, int64_t offset, int64_t half, int64_t
 #include "group_knn_search.h"
 #endif
 
-/* The number of the best instruction set that this processor has: 0 what the compiler takes for granted, 1 AVX2 and FMA,
+/* The number of the best instruction set of this processor: 0 what the compiler takes for granted, 1 AVX2 and FMA,
    2 AVX-512, 3 AVX-512 with products of bfloat16. */
 int gkgnet_instructions(void) {
 #if defined(__x86_64__)

@@ -69,8 +69,8 @@ def find_neighbors(
 
     Half-precision features are compared in float32. Between sources at exactly the same distance the choice is
     arbitrary. A feature that is NaN makes every distance to it NaN, which counts as nearest for a source. The search is
-    exact at torch's default float32 matmul precision; "high" and "medium" (TF32, bfloat16) hold for its products too,
-    except in the Triton kernel.
+    exact: in kernels always, in PyTorch alone at the default float32 matmul precision ("high" and "medium", TF32 and
+    bfloat16, hold for its products too).
 
     Args:
         destinations: (B, G, N, c), float16, bfloat16, float32 or float64.

@@ -1,4 +1,4 @@
-"""The compiled loops of group_knn.c, where they were built: choosing the highest scores, gathering a maximum.
+"""The compiled loops of group_knn.c, where they were built: the search, gathering a maximum.
 
 PyTorch does the same where `loops_take` says no.
 """
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 # Of group_knn.c: one that was built from another version is not called.
-INTERFACE = 2
+INTERFACE = 3
 
 
 @lru_cache(maxsize=1)
@@ -74,35 +74,35 @@ def search(
     columns: Tensor | None,
 ) -> Tensor:
     """`group_knn.find_neighbors`: arguments and result as the op's."""
-    if destinations.dtype != torch.bfloat16 or sources.dtype != torch.bfloat16:
+    half = destinations.dtype == sources.dtype == torch.bfloat16
+    if not half:
         destinations, sources = destinations.float(), sources.float()
     destinations, sources = _with_rows(destinations), _with_rows(sources)
     batch, groups, num_destinations, dim = destinations.shape
     num_sources = sources.shape[2]
     ranks = min(num_neighbors * dilation, num_sources)
     tables = [None if table is None else table.float().contiguous() for table in (rows, columns)]
+    # Without a bias, more sources than can be collected may be equally near within the precision of bfloat16.
+    widest = BFLOAT16_PRODUCTS if half or rows is not None else BFLOAT16_PRODUCTS - 1
     neighbors = torch.empty(batch, groups, num_destinations, -(-ranks // dilation), dtype=torch.long)
     failed = _call(
         "gkgnet_search",
-        destinations,
-        _strides(destinations),
-        sources,
-        _strides(sources),
-        int(sources.dtype == torch.bfloat16),
-        *(batch, groups, num_destinations, num_sources, dim),
-        *tables,
-        1 if columns is None else len(columns),
-        *(ranks, dilation, torch.get_num_threads(), instructions()),
-        neighbors,
+        *(destinations, _strides(destinations), sources, _strides(sources), int(half)),
+        *(batch, groups, num_destinations, num_sources, dim, *tables, 1 if columns is None else len(columns)),
+        *(ranks, dilation, torch.get_num_threads(), min(widest, instructions()), neighbors),
     )
     if failed:
         raise MemoryError(f"No memory to search {num_sources} sources of {dim} channels")
     return neighbors
 
 
+# The highest number of an instruction set.
+BFLOAT16_PRODUCTS = 3
+
+
 def instructions() -> int:
-    """The best instruction set of this processor: a number of `gkgnet_instructions`."""
-    return _library().gkgnet_instructions()
+    """The best instruction set of this processor, as `gkgnet_instructions` numbers them."""
+    return _call("gkgnet_instructions")
 
 
 def gather_max(sources: Tensor, neighbors: Tensor, track: bool) -> tuple[Tensor, Tensor]:

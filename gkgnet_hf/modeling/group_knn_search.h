@@ -6,9 +6,24 @@
    ROWS     destinations that are compared at once, so that their 2 · ROWS registers of scores stay in registers,
    HALF     1 if the first comparison multiplies bfloat16 pairs, 0 if float32.
 
-   First, tiles of ROWS destinations × 2 · LANES sources are compared approximately, and the few sources that can be
-   among the nearest are kept. Then only these are compared exactly, by `exact_score`. It adds up 16 partial sums in
-   an order of its own, so that the result is the same for each instruction set, tile and number of threads. */
+   Tiles of ROWS destinations × 2 · LANES sources are compared approximately, and the few sources that can be among the
+   nearest are collected. Then only these are compared exactly, by `exact_score`, which adds up 16 partial sums in an
+   order of its own. So the result is the same for each instruction set (that fuses multiply and add), tile and number
+   of threads, and bfloat16 products choose what float32 products choose.
+
+   Proof that no nearest source is dropped. Let q be twice a destination of length 1, k a source of length 1, c their
+   channels, b the bias, u = 2^-24. The exact score is q·k in float32, then less b; the approximate one replaces q·k.
+
+   - Float32 sums of c products, in whatever order, are wrong by at most (c + 16)·u·|q||k| ≤ 2·(c + 16)·u and a little, so
+     two of them differ by 4·(c + 16)·u. We allow 8·(c + 16)·u = (c + 16)·2^-21.
+   - bfloat16 rounds a number by at most 2^-9 of it, a product of two by 2^-8 + 2^-18, so q·k by 2^-7 + 2^-17. We allow
+     2^-7 + 2^-16 and, as the instruction may round twice a step, (c + 16)·2^-20. Bfloat16 features are scaled by powers
+     of two instead, which loses nothing: then only the latter is needed, for the sum and three roundings of the scale.
+   - Both scores e (exact) and a then lose b, which rounds each once: |e − a| ≤ error + u·|e| + u·|a|.
+
+   If K sources have a ≥ t, then each has e ≥ t − error − 3u·|t|, and so has the K-th nearest. A source as near as that
+   has a ≥ t − 2·error − 7u·|t|. `lowered` takes off 8u·|t|. Where t comes from exact scores, `error` counts once. NaN and
+   infinities are the same in both scores, and lower no bound. */
 
 #define PANEL (2 * LANES)
 
@@ -66,7 +81,7 @@ INLINE TARGET vector NAME(add_product)(vector scores, float unit, vector keys) {
 #endif
 }
 
-/* A row of features → `row`, of length `scale`, filled up with zeros, and `units`, what add_product takes; returns the
+/* A row of features → `row`, of length `scale`, filled up with zeros, and `units`, what add_product takes. Returns the
    factor that gives products with these units their length. */
 INLINE TARGET float NAME(prepare)(const struct search *s, const void *features, int64_t offset, float scale, float *row,
                                   float *units) {
@@ -95,7 +110,7 @@ INLINE TARGET float NAME(prepare)(const struct search *s, const void *features, 
     return factor;
 }
 
-/* Sources `first` … `first` + PANEL − 1 of an item → rows, one panel of units, and their factors; of those that are none, 0. */
+/* The sources of one panel → their rows, units and factors; 0 for those that fill up the last. */
 TARGET static void NAME(pack)(const struct search *s, const struct item *item, int64_t panel, float *units) {
     float *packed = item->panels + panel * s->steps * PANEL;
     for (int64_t j = 0; j < PANEL; j++) {
@@ -125,14 +140,13 @@ INLINE TARGET int32_t NAME(count)(const int32_t *keys, int64_t n, int32_t bound)
 /* A bound that at least `ranks` of the keys reach and at most `ranks + more`, unless keys are equal: with more = 0 the
    key of the last rank. `keys` is filled up to a multiple of 16. */
 TARGET static int32_t NAME(bound_of)(int32_t *keys, int64_t n, int ranks, int more) {
-    int64_t low = keys[0], high = keys[0]; /* ranks <= n reach low; less than ranks reach high + 1 */
     int32_t lowest = keys[0], highest = keys[0];
     for (int64_t i = 0; i < n; i++) {
         lowest = keys[i] < lowest ? keys[i] : lowest;
         highest = keys[i] > highest ? keys[i] : highest;
     }
     for (int64_t i = n; i % 16; i++) keys[i] = INT32_MIN;
-    low = lowest, high = highest;
+    int64_t low = lowest, high = highest; /* at least `ranks` reach low, fewer reach high + 1 */
     while (low < high) {
         int64_t middle = low + (high - low + 1) / 2;
         int32_t count = NAME(count)(keys, (n + 15) / 16 * 16, (int32_t)middle);
@@ -161,8 +175,8 @@ TARGET static void NAME(tighten)(const struct search *s, struct destination *d) 
     d->most = d->most < CANDIDATES - PANEL ? d->most : CANDIDATES - PANEL;
 }
 
-/* The `ranks` highest of n keys, which are those of `sources`, or of 0, 1, 2, … if it is NULL → `ranked`, highest first,
-   of equal keys the first first. `places` and `ranked` have room for ranks + CANDIDATES numbers. */
+/* Of n sources and their keys, the `ranks` with the highest keys → `ranked`, highest first, of equal ones the first.
+   `places` and `ranked` have room for ranks + CANDIDATES numbers. */
 TARGET static void NAME(rank)(int32_t *keys, int32_t *sources, int64_t n, int ranks, int32_t *places, int32_t *ranked) {
     if (n > MOST_RANKED && n > ranks) {
         int32_t last = NAME(bound_of)(keys, n, ranks, 0), kept = 0, equal = ranks;
@@ -282,7 +296,8 @@ TARGET static void NAME(search_block)(const struct search *s, const struct item 
         d->row_bias = s->rows ? s->rows + n / s->width * s->num_sources : NULL;
         d->column_bias = s->rows ? s->columns + n % s->width * s->num_sources : NULL;
         d->count = 0, d->overflows = 0, d->most = (int32_t)s->most;
-        d->factor = NAME(prepare)(s, s->destinations, item->destination_offset + n * s->destination_strides[2], 2, d->row, w->units);
+        int64_t offset = item->destination_offset + n * s->destination_strides[2];
+        d->factor = NAME(prepare)(s, s->destinations, offset, 2, d->row, w->units);
         float *queries = w->queries + i / ROWS * size + i % ROWS;
         for (int64_t step = 0; step < s->steps; step++) queries[step * ROWS] = w->units[step];
         d->bound = i < count ? -INFINITY : INFINITY;

@@ -343,11 +343,18 @@ def predict(
     ] = None,
     batch_size: BatchSize = 16,
     num_workers: Annotated[
-        int | None, typer.Option(min=0, help="Processes that read images; default, half the cores with --output.")
+        int | None,
+        typer.Option(
+            min=0, help="Processes that read images, by default half the cores with --output; with Ray, actors."
+        ),
     ] = None,
     exact: Annotated[
         bool, typer.Option("--exact", help="With --output: compute in float32 as without it, not faster.")
     ] = False,
+    engine: Annotated[
+        Literal["local", "ray"], typer.Option(help="ray: on all machines of a Ray cluster, which share files.")
+    ] = "local",
+    address: Annotated[str | None, typer.Option(help="Of the Ray cluster; default, this machine alone.")] = None,
     shard: Annotated[str, typer.Option(help="3/8 labels the third of eight parts, for several processes.")] = "1/1",
     split: Annotated[str | None, typer.Option(help="Of a data set; default, all.")] = None,
     image_column: Annotated[str | None, typer.Option(help="Of a table: the column with the images.")] = None,
@@ -372,6 +379,8 @@ def predict(
         raise ValueError("--json and --csv exclude each other")
     if output is not None and (as_json or as_csv):
         raise ValueError("--json and --csv print; with --output, the name of the output says the format")
+    if engine == "ray" and (output in (None, "sidecars") or shard != "1/1"):
+        raise ValueError("--engine ray divides the images itself and needs an --output of .parquet, .csv or .jsonl")
     if output is None and embeddings:
         raise ValueError("--embeddings need an --output to be kept in")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -409,7 +418,12 @@ def predict(
     )
     streamed = any(source == STANDARD_INPUT or source.endswith(SHARD_SUFFIX) for source in sources)
     total = None if streamed or output is None else lambda: sum(1 for _ in read())
-    done = label_collection(predictor, read(), results, batch_size, workers, part, on_bad_image, total)
+    if engine == "ray":
+        from .predict.ray_engine import label_on_ray
+
+        done = label_on_ray(predictor, read(), results, address, batch_size, num_workers, on_bad_image)
+    else:
+        done = label_collection(predictor, read(), results, batch_size, workers, part, on_bad_image, total)
     if done.failed and not done.labelled and not done.skipped:
         image, problem = results.problems[0]
         raise ValueError(f"No image could be used. {image}: {problem}")

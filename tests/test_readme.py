@@ -8,8 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
+
+from gkgnet_hf import GKGNetConfig, GKGNetForImageClassification, create_image_processor
+from gkgnet_hf.predict.label_rules import read_label_rules
 
 from .drawing import draw_checkpoint
 from .test_recipes import write_photos
@@ -46,6 +51,21 @@ def test_explaining_runs_as_written(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert run("docs/explain.md")["seen"].labels
     assert (tmp_path / "where.png").is_file()
+
+
+def test_predicting_at_scale_runs_as_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = GKGNetConfig.from_variant("ti", num_labels=2)
+    GKGNetForImageClassification(config).save_pretrained("my-gkgnet")
+    create_image_processor(config).save_pretrained("my-gkgnet")
+    Path("photos").mkdir()
+    for name in ("a.jpg", "b.jpg"):
+        Image.new("RGB", (8, 8)).save(Path("photos") / name)
+    assert run("docs/predict.md")["labelled"]["problem"] == [None, None]
+    (table,) = snippets("docs/predict.md", "csv")
+    Path("labels.csv").write_text(table)
+    rules = read_label_rules(["dog", "wolf", "watermark"], 0.5, table="labels.csv")
+    assert rules(np.array([0.45, 0.7, 0.9])) == [("Hund", 0.45), ("animal", 0.45), ("pet", 0.45)]
 
 
 def test_optimizing_runs_as_written():

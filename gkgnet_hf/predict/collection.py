@@ -23,21 +23,21 @@ PART_SECONDS = 30.0
 class Summary:
     """What a run did: pictures labelled, skipped since they were done before, and failed; and how long it took.
 
-    `waiting` is the part of the time in which the network waited for pictures.
+    `waiting` is the part of the time in which the network waited for pictures, where that is known.
     """
 
     labelled: int
     skipped: int
     failed: int
     seconds: float
-    waiting: float
+    waiting: float | None = None
 
     def __str__(self) -> str:
         speed = self.labelled / max(self.seconds, 1e-9)
         text = f"{self.labelled:,} pictures labelled, {speed:.1f} a second; "
-        text += f"the network waited {self.waiting:.0%} of the time"
-        text += f"; {self.skipped:,} were done before" if self.skipped else ""
-        return text + (f"; {self.failed:,} cannot be used" if self.failed else "")
+        text += "" if self.waiting is None else f"the network waited {self.waiting:.0%} of the time; "
+        text += f"{self.skipped:,} were done before; " if self.skipped else ""
+        return (text + (f"{self.failed:,} cannot be used" if self.failed else "")).removesuffix("; ")
 
 
 def label_collection(

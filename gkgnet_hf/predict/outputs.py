@@ -6,6 +6,7 @@ runs may write into one output at the same time, each parts of its own.
 
 import csv
 import json
+import logging
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +23,8 @@ from numpy.typing import NDArray
 from ..data.words import csv_cell, shown
 from ..files import written_whole
 from .rows import Row
+
+logger = logging.getLogger(__name__)
 
 MANIFEST, LOCK = ".run.json", ".lock"  # readers of Parquet folders pass over names that begin with a dot
 TEXT = (".csv", ".jsonl")
@@ -116,7 +119,7 @@ class Parts:
 
     def parts(self) -> list[Path]:
         """The parts that are there, of every process."""
-        return sorted(self.folder.glob("part-*.parquet"))
+        return sorted(self.folder.glob("*.parquet"))
 
     def _own(self) -> list[Path]:
         return sorted(self.folder.glob(f"part-{self.shard}-*.parquet"))
@@ -144,7 +147,7 @@ class Parts:
                 writer.writerows((csv_cell(image), csv_cell(problem)) for image, problem in self.problems)
         if self.results:
             with written_whole(self.folder) as folder:
-                pq.write_table(self._table(), folder / f"part-{self.shard}-{self._next:06d}.parquet")
+                pq.write_table(results_table(self.results), folder / f"part-{self.shard}-{self._next:06d}.parquet")
             self._next += 1
             self.results = []
 
@@ -153,17 +156,6 @@ class Parts:
         """The list of pictures that cannot be used: `NAME.csv.errors.csv`, of each process that shares the rows."""
         shard = "" if self.shard == "1-of-1" else f"-{self.shard}"
         return self.path.with_name(f"{self.path.name}.errors{shard}.csv")
-
-    def _table(self) -> pa.Table:
-        columns: dict[str, Any] = {
-            "image": pa.array([result.row.id for result in self.results], pa.string()),
-            "labels": pa.array([[name for name, _ in r.labels] for r in self.results], pa.list_(pa.string())),
-            "label_scores": pa.array([[score for _, score in r.labels] for r in self.results], pa.list_(pa.float32())),
-            "scores": _fixed_lists([result.scores for result in self.results]),
-        }
-        if self.results[0].embedding is not None:
-            columns["embedding"] = _fixed_lists([r.embedding.ravel() for r in self.results])  # type: ignore[union-attr]
-        return pa.table(columns)
 
     def close(self) -> None:
         """Write what is left, and the text file from all parts that are there."""
@@ -307,13 +299,29 @@ class Sidecars:
         """Nothing is left to do."""
 
 
-def _fixed_lists(rows: list[NDArray[np.float32]]) -> pa.Array:
-    values = np.concatenate(rows)
-    return pa.FixedSizeListArray.from_arrays(pa.array(values, pa.float32()), len(rows[0]))
+def results_table(results: Sequence[Result]) -> pa.Table:
+    """Results as a table with the columns of `Parts`."""
+    columns: dict[str, Any] = {
+        "image": pa.array([result.row.id for result in results], pa.string()),
+        "labels": pa.array([[name for name, _ in result.labels] for result in results], pa.list_(pa.string())),
+        "label_scores": pa.array([[score for _, score in r.labels] for r in results], pa.list_(pa.float32())),
+        "scores": pa.array([result.scores for result in results], pa.list_(pa.float32())),
+    }
+    if results and results[0].embedding is not None:
+        embeddings = [result.embedding.ravel() for result in results if result.embedding is not None]
+        columns["embedding"] = pa.array(embeddings, pa.list_(pa.float32()))
+    return pa.table(columns)
 
 
 def _numbers(part: Path) -> Iterator[int]:
-    for name in pq.read_table(part, columns=["image"])["image"].to_pylist():
+    """The numbers of the rows in a part. One that was not written to its end is removed: Ray writes in place."""
+    try:
+        names = pq.read_table(part, columns=["image"])["image"].to_pylist()
+    except pa.ArrowInvalid as error:
+        logger.warning("%s was not written to its end; its pictures are labelled again: %s", part, error)
+        part.unlink()
+        return
+    for name in names:
         yield Row(name, name).number
 
 

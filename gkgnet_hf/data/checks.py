@@ -19,6 +19,7 @@ from .words import counted, csv_cell, shown
 logger = logging.getLogger(__name__)
 
 OnBadImage = Literal["error", "skip"]
+LONGEST = 300  # characters of a path in a message
 NO_IMAGE = "there is no image"
 
 
@@ -36,7 +37,8 @@ class BadImage:
 
     def __str__(self) -> str:
         place = f"row {self.row} of the {self.split} split" if self.split else f"row {self.row}"
-        return shown(f"{place}, {self.file or 'no file'}: {self.problem}")
+        file = self.file if len(self.file) <= LONGEST else f"{self.file[:LONGEST]}…"
+        return shown(f"{place}, {file or 'no file'}: {self.problem}")
 
 
 def report_bad_images(

@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
 from datasets import (
     Dataset,
     DatasetDict,
@@ -16,14 +15,17 @@ from datasets import (
     load_dataset,
     load_from_disk,
 )
-from huggingface_hub import hf_hub_download, metadata_load
+from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, HFValidationError
+from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
 from ..annotations import Annotations, Splits, understand, understand_splits
 from ..options import ReadOptions
 from ..paths import files_below
 from ..to_multilabel import stream_multilabel
 from .json_files import load_json
+from .tables import is_nested_too_deeply
+from .yaml_files import load_yaml
 
 
 def read_hub(source: str | os.PathLike[str], config_name: str | None, options: ReadOptions) -> Splits:
@@ -81,8 +83,11 @@ def _check_folder(path: Path) -> None:
         for card in (path / config.REPOCARD_FILENAME, path / config.REPOYAML_FILENAME):
             if card.exists():
                 _check_card(card)
-        if odd := next((file for file in files_below(path) if "::" in str(file.relative_to(path))), None):
-            raise ValueError(f"the library datasets would read {odd} as a chain of addresses (::); rename it")
+        for file in files_below(path):
+            if "::" in str(file.relative_to(path)):
+                raise ValueError(f"the library datasets would read {file} as a chain of addresses (::); rename it")
+            if file.suffix in (".json", ".jsonl", ".ndjson") and is_nested_too_deeply(file):
+                raise ValueError(f"{file} is nested too deeply")
 
 
 def _hub_card(name: str) -> Path | None:
@@ -96,14 +101,16 @@ def _check_card(card: Path | None) -> None:
     """Raise ValueError if the metadata of a card name data outside the dataset."""
     if card is None:
         return
+    text = card.read_text(encoding="utf-8")
+    if card.suffix == ".md":
+        block = REGEX_YAML_BLOCK.search(text)
+        text = block.group(2) if block else ""
     try:
-        content = metadata_load(card) if card.suffix == ".md" else yaml.safe_load(card.read_text(encoding="utf-8"))
-        configs = (content or {}).get("configs") or []
-        named = [
-            entry for found in configs for key in ("data_files", "data_dir") for entry in _paths_in(found.get(key))
-        ]
-    except (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"the metadata of {card.name} cannot be read: {' '.join(str(error).split())}") from error
+        configs = (load_yaml(text) or {}).get("configs") or []
+        entries = [found.get(key) for found in configs for key in ("data_files", "data_dir")]
+        named = [path for entry in entries for path in _paths_in(entry)]
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"the metadata of {card.name} cannot be read: {error}") from error
     for path in named:
         if "://" in path or "::" in path or os.path.isabs(path) or ".." in path.replace("\\", "/").split("/"):
             raise ValueError(f"{card.name} names data outside the dataset: {path}")

@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,12 @@ NAME_TABLE = re.compile(r"label|class|categor|attribute|name|concept|description
 TABLE_FOLDERS = frozenset({"annotations", "annotation", "labels", "metadata", "meta", "csv", "tables"})
 HEAD = 100_000  # bytes that show how a text file is written
 PEEK = 200  # rows that show what a table is
+MOST_ROWS = 30_000_000  # of a Parquet file, of which a megabyte can stand for more than a memory holds
+MOST_READ = 1 << 30  # bytes that it may become in memory
+MOST_GROWTH = 20  # bytes in memory for each of the file, where that is more
+MOST_NESTED = 1000  # brackets; at some more pyarrow crashes
+STEPS = np.zeros(256, dtype=np.int8)
+STEPS[[*b"[{"]], STEPS[[*b"]}"]] = 1, -1
 
 
 def read_tables(path: Path, options: ReadOptions) -> Splits | None:
@@ -185,7 +192,7 @@ def read_table(path: Path, options: ReadOptions, num_rows: int | None = None) ->
         elif suffix in (".jsonl", ".ndjson"):
             dataset = _read_json_lines(path)
         elif suffix == ".parquet":
-            table = pa.parquet.read_table(path)
+            table = _read_parquet(path)
             fields = {field.name: field.type for field in table.schema if pa.types.is_dictionary(field.type)}
             for name, kind in fields.items():
                 place = table.column_names.index(name)
@@ -305,8 +312,41 @@ def _text(path: Path, encoding: str | None) -> str:
         ) from error
 
 
+def is_nested_too_deeply(file: Path) -> bool:
+    """Whether more brackets of a JSON file are open at once than pyarrow can read; those in texts count too."""
+    with file.open("rb") as opened:
+        if _most_open(iter(partial(opened.read, 1 << 24), b"")) <= MOST_NESTED:
+            return False
+        opened.seek(0)  # in JSON Lines each line is a value of its own
+        return file.suffix == ".json" or any(_most_open([line]) > MOST_NESTED for line in opened)
+
+
+def _most_open(chunks: Iterable[bytes]) -> int:
+    depth = most = 0
+    for chunk in chunks:
+        open_now = np.cumsum(STEPS[np.frombuffer(chunk, dtype=np.uint8)], dtype=np.int64)
+        most, depth = max(most, depth + int(open_now.max())), depth + int(open_now[-1])
+    return most
+
+
+def _read_parquet(path: Path) -> pa.Table:
+    """The table, batch by batch, so that one that grows too large is noticed."""
+    file = pa.parquet.ParquetFile(path)
+    if file.metadata.num_rows > MOST_ROWS:
+        raise ValueError(f"it has {file.metadata.num_rows:,} rows, at most {MOST_ROWS:,} are read")
+    room, batches = max(MOST_READ, MOST_GROWTH * path.stat().st_size), []
+    for batch in file.iter_batches(10_000):
+        room -= batch.nbytes
+        if room < 0:
+            raise ValueError(f"it grows to more than {MOST_GROWTH} times its size")
+        batches.append(batch)
+    return pa.Table.from_batches(batches, file.schema_arrow)
+
+
 def _read_json_lines(path: Path) -> Dataset:
     try:
+        if is_nested_too_deeply(path):
+            raise pa.ArrowInvalid("nested too deeply")
         return in_memory(pa.json.read_json(path))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         rows = []
@@ -314,7 +354,7 @@ def _read_json_lines(path: Path) -> Dataset:
             if line.strip():
                 try:
                     rows.append(json.loads(line))
-                except ValueError as error:
+                except (ValueError, RecursionError) as error:
                     raise ValueError(f"line {number} is no JSON: {error}") from None
         return rows_to_dataset(rows)
 

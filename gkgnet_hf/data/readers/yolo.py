@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from ..annotations import Annotations, Splits
 from ..labels import Labels
@@ -15,6 +14,7 @@ from ..paths import files_below, files_in
 from ..places import HIDDEN, looks_like_picture
 from ..splits import split_kind
 from .class_names import NAME_FILES, class_names_beside
+from .yaml_files import load_yaml
 
 SPLITS = ("train", "val", "test")
 YOLO_LINE = re.compile(r"\d+( -?[\d.]+(e-?\d+)?){4,}")
@@ -79,9 +79,9 @@ def _lines(file: Path) -> list[str]:
 
 def _load(file: Path) -> Any:
     try:
-        return yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file} is no YAML: {' '.join(str(error).split())}") from error
+        return load_yaml(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
 
 
 def _names(content: Any) -> dict[int, str]:

@@ -359,6 +359,7 @@ def predict(
     split: Annotated[str | None, typer.Option(help="Of a data set; default, all.")] = None,
     image_column: Annotated[str | None, typer.Option(help="Of a table: the column with the images.")] = None,
     image_dir: Annotated[str | None, typer.Option(help="Folder of the images that a table names.")] = None,
+    allow_urls: Annotated[bool, typer.Option("--allow-urls", help="Fetch the images behind web addresses.")] = False,
     sidecar_name: Annotated[
         Literal["picture.jpg.txt", "picture.txt"], typer.Option(help="What a file of tags is called.")
     ] = "picture.jpg.txt",
@@ -404,7 +405,7 @@ def predict(
         exclude=exclude or (),
         rename=renamed,
     )
-    options = ReadOptions(image_column=image_column, image_dir=image_dir)
+    options = ReadOptions(image_column=image_column, image_dir=image_dir, allow_urls=allow_urls)
     read = partial(read_rows, sources, options, split)
     results: Any
     if output is None:

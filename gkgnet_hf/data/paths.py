@@ -4,12 +4,17 @@ Data sets come from strangers. A path in one is the name of a file and nothing e
 protocol that reads, fetches or runs something is ever asked.
 """
 
+import logging
 import os
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import unquote
+
+from .words import shown
+
+logger = logging.getLogger(__name__)
 
 MISSING = "the file is missing"
 FETCHED = ("http", "https", "hf")  # the protocols of addresses that may be fetched
@@ -102,6 +107,7 @@ class Outside:
     def __init__(self, roots: Sequence[str | os.PathLike[str]]) -> None:
         self.roots = [os.path.join(os.path.realpath(root), "") for root in roots]
         self._real: dict[str, str] = {}
+        self._warned = False
 
     def __call__(self, path: str) -> bool:
         """Whether the absolute path of a file is outside, after links."""
@@ -110,6 +116,12 @@ class Outside:
             self._real[folder] = os.path.realpath(folder)
         real = os.path.realpath(path) if os.path.islink(path) else os.path.join(self._real[folder], name)
         return not any(real.startswith(root) for root in self.roots)
+
+    def warn(self, path: str) -> None:
+        """Log, once, that a path leads out."""
+        if not self._warned and self(os.path.abspath(path)):
+            self._warned = True
+            logger.warning("%s", shown(f"Pictures outside are read, such as {path}, which is {os.path.realpath(path)}"))
 
 
 def files_below(folder: str | os.PathLike[str]) -> Iterator[Path]:

@@ -302,7 +302,8 @@ class Sidecars:
 def results_table(results: Sequence[Result]) -> pa.Table:
     """Results as a table with the columns of `Parts`."""
     columns: dict[str, Any] = {
-        "image": pa.array([result.row.id for result in results], pa.string()),
+        # The name of a file need not be UTF-8, a table must be.
+        "image": pa.array([r.row.id.encode("utf-8", "backslashreplace").decode() for r in results], pa.string()),
         "labels": pa.array([[name for name, _ in result.labels] for result in results], pa.list_(pa.string())),
         "label_scores": pa.array([[score for _, score in r.labels] for r in results], pa.list_(pa.float32())),
         "scores": pa.array([result.scores for result in results], pa.list_(pa.float32())),

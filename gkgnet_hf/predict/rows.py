@@ -9,6 +9,7 @@ import tarfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
+from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -16,8 +17,9 @@ from datasets import Dataset
 from datasets import Image as ImageFeature
 
 from ..data.columns import find_image_column
+from ..data.downloads import MAX_BYTES, fetch, fetch_all
 from ..data.options import ReadOptions
-from ..data.paths import files_below
+from ..data.paths import Outside, files_below, is_address, path_problem, read_path
 from ..data.pictures import READABLE_SUFFIXES, PictureFile
 from ..data.places import Places
 from ..data.readers.hub_datasets import is_saved, load_splits
@@ -26,6 +28,7 @@ from .scoring import find_images
 
 SHARD_SUFFIX = ".tar"
 STANDARD_INPUT = "-"
+AT_ONCE = 64  # addresses that are fetched together
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class Row:
 
         Among a million pictures two have the same with a probability of 3e-8.
         """
-        return int.from_bytes(blake2b(self.id.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "little")
+        return int.from_bytes(blake2b(self.id.encode("utf-8", "backslashreplace"), digest_size=8).digest(), "little")
 
 
 def read_rows(
@@ -65,7 +68,8 @@ def read_rows(
             A data set that `save_to_disk` wrote, or one of the Hub by its name.
             A WebDataset shard (.tar), or a pattern of them: the pictures in it.
             `-`: the paths of files, a line each, from standard input.
-        options: of tables: `image_column`, `image_dir`, `image_suffix`, `encoding`.
+        options: of tables: `image_column`, `image_dir`, `image_suffix`, `encoding`; `allow_urls` fetches the pictures
+            behind web addresses.
         split: of data sets; default, all.
         lines: what to read for `-`; default, standard input.
 
@@ -81,9 +85,20 @@ def read_rows(
     for name in names:  # before any work begins
         if not (name == STANDARD_INPUT or os.path.lexists(name) or _is_pattern(name) or _may_be_on_hub(name)):
             raise FileNotFoundError(f"No file or folder matches {name}")
-    return _each_once(
-        row for name in names for row in _rows_of(name, options or ReadOptions(), split, lines or sys.stdin)
-    )
+    options = options or ReadOptions()
+    rows = _each_once(row for name in names for row in _rows_of(name, options, split, lines or sys.stdin))
+    return _fetched(rows) if options.allow_urls else rows
+
+
+def _fetched(rows: Iterable[Row]) -> Iterator[Row]:
+    """The rows with the content behind their addresses; one that cannot be fetched stays as it is."""
+    rows = iter(rows)
+    while chunk := list(islice(rows, AT_ONCE)):
+        addresses = [row.image for row in chunk if isinstance(row.image, str) and is_address(row.image)]
+        found = fetch_all([address for address in addresses if path_problem(address, allow_urls=True) is None], fetch)
+        for row in chunk:
+            content = found.get(row.image) if isinstance(row.image, str) else None
+            yield Row(row.id, content) if isinstance(content, bytes) else row
 
 
 def _each_once(rows: Iterable[Row]) -> Iterator[Row]:
@@ -130,9 +145,11 @@ def _rows_of(source: str, options: ReadOptions, split: str | None, lines: TextIO
 
 def _rows_of_folder(folder: Path) -> Iterator[Row]:
     found = False
+    outside = Outside([folder])
     for file in files_below(folder):
         if file.suffix.lower() in READABLE_SUFFIXES:
             found = True
+            outside.warn(str(file))
             yield Row(str(file), str(file))
     if not found:
         raise ValueError(f"No image in {folder}: nothing in it ends in .jpg, .png or another suffix of images")
@@ -146,7 +163,10 @@ def _rows_of_table(path: Path, options: ReadOptions) -> Iterator[Row]:
         return
     cells = table[column][:]
     places = Places(path.parent, options.image_dir, options.image_suffix)
+    outside = Outside([path.parent, *([] if options.image_dir is None else [options.image_dir])])
     for cell, file in zip(cells, places.find(cells, column), strict=True):
+        if file and not is_address(file):
+            outside.warn(file)
         yield Row(str(file or cell), str(file or cell))
 
 
@@ -169,11 +189,13 @@ def _rows_of_images(dataset: Dataset, column: str, name: str) -> Iterator[Row]:
 def _rows_of_shard(shard: Path) -> Iterator[Row]:
     """The pictures in a shard: its members, which are read one after another and never unpacked."""
     try:
-        with tarfile.open(shard, "r|*") as members:
+        with tarfile.open(read_path(str(shard)), "r|") as members:
             for member in members:
                 if member.isfile() and Path(member.name).suffix.lower() in READABLE_SUFFIXES:
                     content = members.extractfile(member)
                     assert content is not None
+                    if member.size > MAX_BYTES:
+                        raise ValueError(f"{shard}: {member.name} has more than {MAX_BYTES >> 20} MB")
                     yield Row(f"{shard}/{member.name}", content.read())
     except tarfile.TarError as error:
         raise ValueError(f"{shard} cannot be read as a WebDataset shard: {error}") from error

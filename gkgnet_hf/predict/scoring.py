@@ -25,7 +25,6 @@ from transformers import BaseImageProcessor
 from ..data.checks import image_suffixes
 from ..data.paths import Outside, files_below, is_file, path_problem
 from ..data.pictures import picture_reader
-from ..data.words import shown
 from ..modeling.configuration_gkgnet import one_line
 from ..modeling.image_processing_gkgnet import check_image_processor, to_pixel_values
 from ..modeling.modeling_gkgnet import GKGNetForImageClassification
@@ -182,9 +181,8 @@ def _expand(path: Path) -> list[Path]:
     if path.is_dir():
         matches = list(files_below(path))
         outside = Outside([path])
-        leaving = next((file for file in sorted(matches) if outside(os.path.abspath(file))), None)
-        if leaving is not None:
-            logger.warning("%s", shown(f"Links lead out of {path}, such as {leaving} to {os.path.realpath(leaving)}"))
+        for file in sorted(matches):
+            outside.warn(str(file))
     elif os.path.lexists(path):
         if problem := path_problem(str(path)):
             raise ValueError(f"{path} cannot be read: {problem}")

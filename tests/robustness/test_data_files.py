@@ -338,7 +338,7 @@ def test_a_link_that_leads_out_of_a_folder_is_said(tmp_path, caplog):
     folder = pictures(tmp_path / "photos", "1.png")
     (folder / "2.png").symlink_to(outside)
     assert len(find_images([folder])) == 2
-    assert f"Links lead out of {folder}, such as {folder / '2.png'} to {outside}" in caplog.text
+    assert f"Pictures outside are read, such as {folder / '2.png'}, which is {outside}" in caplog.text
 
 
 def test_only_pictures_are_copied_into_a_dataset_that_may_be_published(tmp_path):

@@ -206,9 +206,10 @@ class TestMistakes:
         assert found.missing.tolist() == [[True, False]]
 
     @pytest.mark.parametrize("shape", [(0, 3), (4, 0), (4, 1)])
-    def test_no_images_no_labels_and_no_positives_are_no_error(self, shape):
-        found = find_mistakes(np.zeros(shape), np.zeros(shape))
-        assert len(found.rows) == 0
+    def test_no_images_no_labels_and_labels_without_positives_or_negatives_are_no_error(self, shape):
+        for label in (0, 1, -1):
+            found = find_mistakes(np.full(shape, max(label, 0)), np.full(shape, label))
+            assert len(found.rows) == 0
 
     @pytest.fixture
     def photos(self, tmp_path):

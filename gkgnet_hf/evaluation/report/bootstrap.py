@@ -25,7 +25,7 @@ class Comparison:
         first, second: (L,) AP of each label.
         difference: mAP of the second minus that of the first.
         interval: (2,) that covers 95 % of the differences of samples.
-        p_value: two-sided: how rarely samples put the other model ahead, at least 1 / (number of samples + 1).
+        p_value: two-sided: how rarely samples put the other model ahead, at least 2 / (number of samples + 1).
         label_intervals: (L, 2) of the difference of each label.
     """
 

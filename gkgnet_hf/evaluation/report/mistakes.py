@@ -71,23 +71,24 @@ def find_mistakes(scores: ArrayLike, targets: ArrayLike) -> Mistakes:
         none = np.zeros((0, scores.shape[1]), dtype=bool)
         return Mistakes(np.zeros(0, dtype=np.int64), np.zeros(0), none, none)
     labels, certain = _for_cleanlab(scores, positive, known)
-    quality = get_label_quality_scores(labels, certain)[:-1]
+    quality = get_label_quality_scores(labels, certain)[:-2]
     per_label = np.asarray(get_label_quality_scores_per_class(labels, certain))
-    doubtful = per_label[:-1, : scores.shape[1]] < DOUBT
+    doubtful = per_label[:-2, : scores.shape[1]] < DOUBT
     rows = np.flatnonzero(doubtful.any(1))
     rows = rows[np.argsort(quality[rows], kind="stable")]
     return Mistakes(rows, quality[rows], doubtful[rows] & positive[rows], doubtful[rows] & ~positive[rows])
 
 
 def _for_cleanlab(scores: Floats, positive: Bools, known: Bools) -> tuple[list[list[int]], Floats]:
-    """Labels and scores as cleanlab takes them, with one row more.
+    """Labels and scores as cleanlab takes them, with two rows more.
 
-    It knows no unknown labels: a negative with score 0 is beyond doubt. It fails where nothing is positive: the last
-    row has all labels, beyond doubt too. It wants two labels or more: a single one stands there twice.
+    It knows no unknown labels: a negative with score 0 is beyond doubt. It fails where nothing or everything is
+    positive: the last two rows have all labels and none, beyond doubt too. It wants two labels or more: a single one
+    stands there twice.
     """
     certain = np.where(known, scores, 0)
-    certain = np.concatenate([certain, np.ones_like(certain[:1])])
-    given = np.concatenate([positive, np.ones_like(positive[:1])])
+    certain = np.concatenate([certain, np.ones_like(certain[:1]), np.zeros_like(certain[:1])])
+    given = np.concatenate([positive, np.ones_like(positive[:1]), np.zeros_like(positive[:1])])
     if certain.shape[1] == 1:
         certain, given = certain.repeat(2, axis=1), given.repeat(2, axis=1)
     return [np.flatnonzero(row).tolist() for row in given], certain
@@ -147,7 +148,7 @@ def write_mistakes(
 
     tasks = [
         {
-            "image": f"/data/local-files/?d={quote(os.path.abspath(file).lstrip('/'))}",
+            "image": f"/data/local-files/?d={quote(os.fsencode(os.path.abspath(file).lstrip('/')))}",
             "label_quality": round(float(quality), 4),
             "labels": names(present),
             "labelled_not_seen": names(absent),

@@ -86,7 +86,7 @@ def heat_map(values: NDArray[np.floating], counts: Counts, names: Sequence[str],
     """
     count = len(names)
     with _style():
-        side = 2 + 0.27 * max(count, 6)
+        side = 2 + 0.27 * max(count, 10)
         figure = Figure(figsize=(side, side), layout="constrained")
         axes = figure.subplots()
         axes.imshow(values, cmap="Blues", vmin=0, vmax=1)

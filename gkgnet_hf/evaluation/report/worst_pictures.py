@@ -1,6 +1,7 @@
 """The worst pictures of each label: confident false positives and missed ones, with where the label looked."""
 
 import io
+import os
 from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from tqdm.auto import tqdm
 from transformers import BaseImageProcessor
 
 from ...data.pictures import PictureError, open_picture, picture_reader
+from ...data.words import shown
 from ...explain.attribution import Box, Explanation, explain
 from ...modeling.modeling_gkgnet import GKGNetForImageClassification
 from ...predict import label_thresholds, model_label_names
@@ -88,14 +90,14 @@ class Pictures:
         }
 
     def _thumbnail(self, image: dict[str, Any], labels: list[int]) -> Thumbnail:
-        thumbnail = Thumbnail((image.get("path") or "").split("/")[-1])
+        thumbnail = Thumbnail(shown(os.path.basename(image.get("path") or "")))
         try:
             photo = open_picture(image, size=2 * SIDE)
             assert isinstance(photo, Image.Image)
             photo = ImageOps.contain(photo.convert("RGB"), (SIDE, SIDE))
             thumbnail.photo, thumbnail.size = data_url(photo, "jpeg", **JPEG), photo.size
         except (PictureError, OSError) as error:
-            thumbnail.problem = error.problem if isinstance(error, PictureError) else str(error.strerror or error)
+            thumbnail.problem = error.problem if isinstance(error, PictureError) else shown(error.strerror or error)
             return thumbnail
         if labels:
             names = [model_label_names(self.model)[label] for label in labels]
@@ -103,7 +105,7 @@ class Pictures:
                 original: Any = picture_reader(self.processor)(image)
                 seen = explain(self.model, self.processor, original, names)
             except ValueError as error:  # a processor that pads, or more channels than a picture shows
-                thumbnail.problem = str(error)
+                thumbnail.problem = shown(error)
                 return thumbnail
             thumbnail.heat = {label: heat_url(_heat(seen, name)) for label, name in zip(labels, names, strict=True)}
             thumbnail.area = _in_percent(seen.area, seen.image.size)

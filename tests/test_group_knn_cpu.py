@@ -204,6 +204,27 @@ def test_a_search_without_memory_is_an_error(monkeypatch):
         group_knn_cpu.search(torch.randn(1, 1, 4, 3), torch.randn(1, 1, 5, 3), 2, 1, None, None)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dim", [1, 16, 40, 65, 200])
+def test_maxima_and_their_gradients_keep_their_dtype_and_are_those_of_pytorch(dim, dtype):
+    torch.manual_seed(dim)
+    sources = torch.randn(2, 60, 3, dim).to(dtype).transpose(1, 2)  # strides of the network
+    sources[0, :, ::7] = math.nan
+    sources[1, :, ::5], sources[1, 0, 1] = 0.0, -math.inf
+    neighbors = torch.randint(60, (2, 3, 100, 9))
+    grad = torch.randn(2, 100, 3, dim).to(dtype).transpose(1, 2)
+    values, ranks = torch.ops.gkgnet.gather_max(sources, neighbors, True)
+    gradients = torch.ops.gkgnet.scatter_max(grad, neighbors, ranks, 60)
+    with group_knn.without_kernels():
+        expected, expected_ranks = group_knn._gather_max(sources, neighbors, True)
+        expected_gradients = group_knn._scatter_max(grad, neighbors, ranks, 60)
+    assert values.dtype == gradients.dtype == dtype
+    assert torch.equal(ranks, expected_ranks)
+    torch.testing.assert_close(values, expected, rtol=0, atol=0, equal_nan=True)
+    torch.testing.assert_close(gradients, expected_gradients, rtol=torch.finfo(dtype).eps, atol=1e-6)
+    assert torch.equal(torch.ops.gkgnet.gather_max(sources, neighbors, False)[0].nan_to_num(7), values.nan_to_num(7))
+
+
 @pytest.mark.parametrize("index", [-1, 480])
 def test_a_neighbor_that_is_no_source_is_an_error(index):
     destinations, sources, neighbors = graph()
@@ -339,8 +360,8 @@ def test_a_library_that_computes_something_else_does_not_go_unseen(monkeypatch, 
     """Such as one of a broken compiler: the loops of group_knn.c, but the maximum is a minimum."""
     shutil.copy(Path(group_knn.__file__).with_name("group_knn_search.h"), tmp_path)
     source = Path(group_knn.__file__).with_name("group_knn.c").read_text()
-    assert source.count("row[j] <= values[j]") == 2
-    (tmp_path / "wrong.c").write_text(source.replace("row[j] <= values[j]", "row[j] >= values[j]"))
+    assert source.count("value <= values[j]") == 1
+    (tmp_path / "wrong.c").write_text(source.replace("value <= values[j]", "value >= values[j]"))
     library = tmp_path / "wrong.so"
     subprocess.run(["cc", "-O1", "-fPIC", "-fopenmp", "-c", "wrong.c"], cwd=tmp_path, check=True)
     subprocess.run(["cc", "-shared", "wrong.o", "-o", library], cwd=tmp_path, check=True)

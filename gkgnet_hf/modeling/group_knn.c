@@ -21,7 +21,7 @@ not linked: the threads are those of the OpenMP that PyTorch has loaded. */
 #endif
 
 /* Counts up with every change of a function's arguments; group_knn_cpu.py knows the same number. */
-int gkgnet_interface(void) { return 3; }
+int gkgnet_interface(void) { return 4; }
 
 /* Candidates a destination can have; with more, or with more ranks, every source is compared exactly. */
 #define CANDIDATES 256
@@ -293,19 +293,62 @@ int gkgnet_search(const void *destinations, const int64_t *destination_strides, 
     return failed;
 }
 
+/* Number j of a row of bfloat16 (half = 1) or float32 (half = 0). */
+INLINE float number(const void *row, int64_t j, int half) {
+    if (!half) return ((const float *)row)[j];
+    uint32_t bits = (uint32_t)((const uint16_t *)row)[j] << 16;
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+INLINE void set_number(void *row, int64_t j, int half, float value) {
+    if (!half) {
+        ((float *)row)[j] = value;
+        return;
+    }
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    uint32_t rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16; /* to even */
+    ((uint16_t *)row)[j] = (uint16_t)(value == value ? rounded : bits >> 16 | 0x40);
+}
+
 /* One destination's maximum over its neighbours' rows; NaN is largest, of equal ones the first wins. */
-VECTORISED
-static void max_rows(const float *sources, int64_t stride, const int64_t *neighbors, int64_t num_neighbors, int64_t dim,
-                     float *restrict values, uint8_t *restrict winners) {
-    const float *row = sources + neighbors[0] * stride;
-    for (int64_t j = 0; j < dim; j++) values[j] = row[j];
+INLINE void max_rows_of(int half, const char *sources, int64_t stride, const int64_t *neighbors, int64_t num_neighbors,
+                        int64_t dim, float *restrict values, uint8_t *restrict winners) {
+    const char *row = sources + neighbors[0] * stride;
+    for (int64_t j = 0; j < dim; j++) values[j] = number(row, j, half);
     if (winners)
         for (int64_t j = 0; j < dim; j++) winners[j] = 0;
     for (int64_t k = 1; k < num_neighbors; k++) {
         row = sources + neighbors[k] * stride;
         if (winners)
-            for (int64_t j = 0; j < dim; j++) winners[j] = row[j] <= values[j] || values[j] != values[j] ? winners[j] : (uint8_t)k;
-        for (int64_t j = 0; j < dim; j++) values[j] = row[j] <= values[j] || values[j] != values[j] ? values[j] : row[j];
+            for (int64_t j = 0; j < dim; j++) {
+                int stays = number(row, j, half) <= values[j] || values[j] != values[j];
+                winners[j] = stays ? winners[j] : (uint8_t)k;
+            }
+        for (int64_t j = 0; j < dim; j++) {
+            float value = number(row, j, half);
+            values[j] = value <= values[j] || values[j] != values[j] ? values[j] : value;
+        }
+    }
+}
+
+VECTORISED
+static void max_rows(const char *sources, int64_t stride, const int64_t *neighbors, int64_t num_neighbors, int64_t dim,
+                     float *values, uint8_t *winners) {
+    max_rows_of(0, sources, stride, neighbors, num_neighbors, dim, values, winners);
+}
+
+/* The same of bfloat16, 64 channels at a time; `values` are as exact as they. */
+VECTORISED
+static void max_rows_half(const char *sources, int64_t stride, const int64_t *neighbors, int64_t num_neighbors,
+                          int64_t dim, uint16_t *values, uint8_t *winners) {
+    for (int64_t start = 0; start < dim; start += 64) {
+        float part[64];
+        int64_t length = dim - start < 64 ? dim - start : 64;
+        max_rows_of(1, sources + 2 * start, stride, neighbors, num_neighbors, length, part, winners ? winners + start : NULL);
+        for (int64_t j = 0; j < length; j++) set_number(values + start, j, 1, part[j]);
     }
 }
 
@@ -316,46 +359,69 @@ static int any_outside(const int64_t *neighbors, int64_t n, int64_t num_sources)
     return outside;
 }
 
-/* sources (B, G, M, c) with strides of B, G and M, neighbors (B, G, N, K) → values and, unless NULL, winners, (B, N, G, c).
+/* sources (B, G, M, c), bfloat16 if `half`, with strides of B, G and M, and neighbors (B, G, N, K) → values of the same
+   dtype and, unless NULL, winners, both (B, N, G, c).
 
    Returns 1, with nothing written, if a neighbour is none of the M sources. */
-int gkgnet_gather_max(const float *sources, const int64_t *strides, const int64_t *neighbors, int64_t batch,
-                      int64_t groups, int64_t num_destinations, int64_t num_neighbors, int64_t num_sources, int64_t dim,
-                      float *values, uint8_t *winners) {
+int gkgnet_gather_max(const void *sources, const int64_t *strides, int64_t half, const int64_t *neighbors,
+                      int64_t batch, int64_t groups, int64_t num_destinations, int64_t num_neighbors,
+                      int64_t num_sources, int64_t dim, void *values, uint8_t *winners) {
+    int64_t size = half ? sizeof(uint16_t) : sizeof(float);
     if (any_outside(neighbors, batch * groups * num_destinations * num_neighbors, num_sources)) return 1;
 #pragma omp parallel for schedule(static)
     for (int64_t r = 0; r < batch * num_destinations; r++)
         for (int64_t g = 0; g < groups; g++) {
             int64_t b = r / num_destinations, n = r % num_destinations, out = (r * groups + g) * dim;
-            max_rows(sources + b * strides[0] + g * strides[1], strides[2],
-                     neighbors + ((b * groups + g) * num_destinations + n) * num_neighbors, num_neighbors, dim,
-                     values + out, winners ? winners + out : NULL);
+            const char *rows = (const char *)sources + (b * strides[0] + g * strides[1]) * size;
+            const int64_t *index = neighbors + ((b * groups + g) * num_destinations + n) * num_neighbors;
+            uint8_t *won = winners ? winners + out : NULL;
+            if (half)
+                max_rows_half(rows, strides[2] * size, index, num_neighbors, dim, (uint16_t *)values + out, won);
+            else
+                max_rows(rows, strides[2] * size, index, num_neighbors, dim, (float *)values + out, won);
         }
     return 0;
 }
 
-/* The backward of gather_max: grad (B, N, G, c) is added to the winners' rows of out (B, M, G, c), which starts at 0.
+/* Channels whose gradients are added up at once, so that their sums stay in cache. */
+#define PART 16
 
-   Returns, with nothing written, 1 if a neighbour is none of the M sources, 2 if a winner is none of the K neighbours. */
-int gkgnet_scatter_max(const float *grad, const int64_t *neighbors, const uint8_t *winners, int64_t batch,
+/* The backward of gather_max: grad (B, N, G, c), bfloat16 if `half`, is added to the winners' rows of out (B, M, G, c),
+   in float32.
+
+   Returns, with nothing written, 1 if a neighbour is none of the M sources, 2 if a winner is none of the K neighbours;
+   3 if there is no memory. */
+int gkgnet_scatter_max(const void *grad, int64_t half, const int64_t *neighbors, const uint8_t *winners, int64_t batch,
                        int64_t groups, int64_t num_destinations, int64_t num_neighbors, int64_t num_sources,
-                       int64_t dim, float *out) {
+                       int64_t dim, void *out) {
     if (any_outside(neighbors, batch * groups * num_destinations * num_neighbors, num_sources)) return 1;
     uint8_t highest = 0;
     for (int64_t i = 0; i < batch * groups * num_destinations * dim; i++)
         highest = winners[i] > highest ? winners[i] : highest;
     if (highest >= num_neighbors) return 2;
-    int64_t parts = (dim + 15) / 16;
-#pragma omp parallel for schedule(dynamic)
-    for (int64_t task = 0; task < batch * groups * parts; task++) {
-        int64_t b = task / parts / groups, g = task / parts % groups, start = task % parts * 16;
-        int64_t end = start + 16 < dim ? start + 16 : dim;
-        for (int64_t n = 0; n < num_destinations; n++) {
-            int64_t row = ((b * num_destinations + n) * groups + g) * dim;
-            const int64_t *index = neighbors + ((b * groups + g) * num_destinations + n) * num_neighbors;
-            for (int64_t j = start; j < end; j++)
-                out[((b * num_sources + index[winners[row + j]]) * groups + g) * dim + j] += grad[row + j];
+    int64_t parts = (dim + PART - 1) / PART;
+    int failed = 0;
+#pragma omp parallel
+    {
+        float *sums = malloc(num_sources * PART * sizeof(float));
+        if (!sums) failed = 3;
+#pragma omp for schedule(dynamic)
+        for (int64_t task = 0; task < batch * groups * parts; task++) {
+            if (!sums) continue;
+            int64_t b = task / parts / groups, g = task / parts % groups, start = task % parts * PART;
+            int64_t length = dim - start < PART ? dim - start : PART;
+            memset(sums, 0, num_sources * PART * sizeof(float));
+            for (int64_t n = 0; n < num_destinations; n++) {
+                int64_t row = ((b * num_destinations + n) * groups + g) * dim + start;
+                const int64_t *index = neighbors + ((b * groups + g) * num_destinations + n) * num_neighbors;
+                for (int64_t j = 0; j < length; j++)
+                    sums[index[winners[row + j]] * PART + j] += number(grad, row + j, (int)half);
+            }
+            for (int64_t m = 0; m < num_sources; m++)
+                for (int64_t j = 0; j < length; j++)
+                    set_number(out, ((b * num_sources + m) * groups + g) * dim + start + j, (int)half, sums[m * PART + j]);
         }
+        free(sums);
     }
-    return 0;
+    return failed;
 }

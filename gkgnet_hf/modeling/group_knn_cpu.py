@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 # Of group_knn.c: one that was built from another version is not called.
-INTERFACE = 3
+INTERFACE = 4
 
 
 @lru_cache(maxsize=1)
@@ -112,13 +112,13 @@ def gather_max(sources: Tensor, neighbors: Tensor, track: bool) -> tuple[Tensor,
         ValueError: if a neighbour is none of the sources.
     """
     batch, groups, num_sources, dim = sources.shape
-    rows = sources.float()  # of half precision: the maximum is exact all the same
-    rows = rows if rows.stride(3) == 1 else rows.contiguous()
+    half = sources.dtype == torch.bfloat16
+    rows = _with_rows(sources if half else sources.float())
     values = rows.new_empty(batch, neighbors.shape[2], groups, dim)
     ranks = torch.empty_like(values, dtype=torch.uint8) if track else values.new_empty(0, dtype=torch.uint8)
-    strides = (ctypes.c_int64 * 3)(*rows.stride()[:3])
     numbers = (batch, groups, *neighbors.shape[2:], num_sources, dim)
-    if _call("gkgnet_gather_max", rows, strides, neighbors.contiguous(), *numbers, values, ranks if track else None):
+    arguments = (rows, _strides(rows), int(half), neighbors.contiguous(), *numbers, values, ranks if track else None)
+    if _call("gkgnet_gather_max", *arguments):
         raise ValueError(f"neighbors must be indices of {num_sources} sources, got others")
     return values.to(sources.dtype).transpose(1, 2), ranks.transpose(1, 2) if track else ranks
 
@@ -130,16 +130,19 @@ def scatter_max(grad: Tensor, neighbors: Tensor, ranks: Tensor, num_sources: int
         ValueError: if a neighbour is none of the sources, or a rank that of no neighbour.
     """
     batch, groups, num_destinations, dim = grad.shape
-    rows = grad.float().transpose(1, 2).contiguous()
-    out = rows.new_zeros(batch, num_sources, groups, dim)
+    half = grad.dtype == torch.bfloat16
+    rows = (grad if half else grad.float()).transpose(1, 2).contiguous()
+    out = rows.new_empty(batch, num_sources, groups, dim)
     num_neighbors = neighbors.shape[3]
     numbers = (batch, groups, num_destinations, num_neighbors, num_sources, dim)
     ranks = ranks.transpose(1, 2).contiguous()
-    wrong = _call("gkgnet_scatter_max", rows, neighbors.contiguous(), ranks, *numbers, out)
+    wrong = _call("gkgnet_scatter_max", rows, int(half), neighbors.contiguous(), ranks, *numbers, out)
     if wrong == 1:
         raise ValueError(f"neighbors must be indices of {num_sources} sources, got others")
     if wrong == 2:
         raise ValueError(f"ranks must be below {num_neighbors}, the number of neighbours, got others")
+    if wrong:
+        raise MemoryError(f"No memory to add up the gradients of {num_sources} sources")
     return out.to(grad.dtype).transpose(1, 2)
 
 

@@ -174,10 +174,14 @@ def _find_weights(folder: Path) -> tuple[list[str], dict[str, Tensor]]:
 def _read_header(path: Path) -> dict[str, Tensor]:
     try:
         with safe_open(path, framework="numpy") as file:
-            shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118, it is no mapping
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118, it is no mapping
+            headers = {name: (part.get_shape(), part.get_dtype()) for name, part in slices.items()}
     except SafetensorError as error:
         raise ValueError(f"{path} is no whole safetensors file: {error}") from error
-    return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+    return {
+        name: torch.empty(shape, device="meta", dtype=torch.float32 if "F" in dtype else torch.int64)
+        for name, (shape, dtype) in headers.items()
+    }
 
 
 def _check_network(folder: Path, config: GKGNetConfig | dict[str, Any], tensors: dict[str, Tensor]) -> None:

@@ -148,7 +148,7 @@ def _drop_position_bias(tensors: dict[str, Tensor], originals: dict[str, str], c
 
 
 def check_tensors(tensors: dict[str, Tensor], expected: dict[str, Tensor], originals: dict[str, str]) -> None:
-    """Raise ValueError with the names unless `tensors` are exactly `expected`."""
+    """Raise ValueError with the names unless `tensors` are exactly `expected`, whatever the width of their numbers."""
     missing = sorted(expected.keys() - tensors.keys())
     unexpected = sorted(originals.get(name, name) for name in tensors.keys() - expected.keys())
     misshapen = [
@@ -156,7 +156,17 @@ def check_tensors(tensors: dict[str, Tensor], expected: dict[str, Tensor], origi
         for name in sorted(expected.keys() & tensors.keys())
         if expected[name].shape != tensors[name].shape
     ]
-    problems = {"missing": missing, "unexpected": unexpected, "of another shape": misshapen}
+    other_kinds = [
+        f"{originals.get(name, name)} (expected {expected[name].dtype}, got {tensors[name].dtype})"
+        for name in sorted(expected.keys() & tensors.keys())
+        if expected[name].is_floating_point() != tensors[name].is_floating_point()
+    ]
+    problems = {
+        "missing": missing,
+        "unexpected": unexpected,
+        "of another shape": misshapen,
+        "of other numbers": other_kinds,
+    }
     if any(problems.values()):
         raise ValueError(
             "The checkpoint does not fit: "

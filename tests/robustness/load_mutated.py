@@ -70,6 +70,7 @@ def main():
                     kind, message = outcome(entrance, folder)
                 line = json.dumps([number, file, how, entrance, kind, message[:500]])
                 os.write(answers, line.encode() + b"\n")
+    os.write(answers, json.dumps([len(cases), "", "", "end", "", ""]).encode() + b"\n")
 
 
 if __name__ == "__main__":

@@ -99,7 +99,7 @@ def _inside(content: dict[str, Any], shadowed: list[str], chance: random.Random)
 
 
 def _add(content: dict[str, Any], shadowed: list[str], chance: random.Random) -> str:
-    name = chance.choice(chance.choice([NAMES, FOREIGN, shadowed]))
+    name = chance.choice(chance.choice([NAMES, FOREIGN, shadowed or NAMES]))
     content[name] = chance.choice(
         [*VALUES, *WORDS, {"quant_method": "bitsandbytes"}, {"AutoImageProcessor": "evil.Evil"}]
     )

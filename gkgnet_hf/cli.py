@@ -522,9 +522,9 @@ def push(
 ) -> None:
     """Publish a model on the Hub, in one commit.
 
-    This publishes the configuration, the weights as safetensors, and the texts and pictures beside them. It does not
-    publish pickles, tables, checkpoints and other subfolders. If somebody edited the model card on the Hub, the push
-    stops and says how to fetch their text.
+    This publishes the configurations, the weights as safetensors, the network's code, the model card, a licence, the
+    recipe and the results. Nothing else in the folder is published, and no link is followed. If somebody edited the
+    model card on the Hub, the push stops and says how to fetch their text.
     """
     from .hub.push import push_folder
 

@@ -243,7 +243,7 @@ def inherited_metadata(model: str) -> dict[str, Any]:
     if path.is_file():
         return {"license": RELEASED_LICENSE, "converted_from": path.name}
     if path.is_dir():
-        base, text = {}, read_text(path / CARD_FILE)
+        base, text = {}, read_text(path / CARD_FILE, links=True)  # of the Hub's cache; nothing but the licence is taken
     else:
         base = {"base_model": model}
         try:

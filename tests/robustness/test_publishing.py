@@ -12,7 +12,7 @@ from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 
 from gkgnet_hf import GKGNetForImageClassification, create_image_processor
-from gkgnet_hf.hub.card import folder_card, write_card
+from gkgnet_hf.hub.card import folder_card, inherited_metadata, write_card
 from gkgnet_hf.hub.card_text import code as code_span
 from gkgnet_hf.hub.model_folder import published_content, published_files
 from gkgnet_hf.hub.push import find_model_files, push_folder
@@ -105,6 +105,12 @@ def test_a_link_is_not_followed(folder, outside, name):
     assert SECRET not in str(folder_card(folder))
     assert SECRET not in write_card(folder).read_text()
     assert target.exists()
+
+
+def test_the_licence_of_a_network_in_the_cache_of_the_hub_is_taken_over_all_the_same(folder, outside):
+    (outside / "blob").write_text("---\nlicense: mit\nsecret: key\n---\n# A card\n")
+    (folder / "README.md").symlink_to(outside / "blob")
+    assert inherited_metadata(str(folder)) == {"license": "mit"}
 
 
 def test_a_link_among_the_parts_of_the_weights_is_an_error(tmp_path):

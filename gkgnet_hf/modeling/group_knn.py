@@ -120,9 +120,10 @@ def max_relative_reference(destinations: Tensor, sources: Tensor, neighbors: Ten
 def max_relative(destinations: Tensor, sources: Tensor, neighbors: Tensor) -> Tensor:
     """max over neighbours of (source − destination), per channel (paper eq. 1).
 
-    It equals (max over neighbours of source) − destination, so nothing of size N·K·c is built. Gradients reach only
-    the source that won each channel; between equal ones, the nearest. Derivatives of any order exist, in forward mode
-    and in the transforms of `torch.func` too.
+    It equals (max over neighbours of source) − destination, so nothing of size N·K·c is built. (An infinite destination
+    gives the NaN of ∞ − ∞ only where the largest source is as infinite.) Gradients reach only the source that won each
+    channel; between equal ones, the nearest. Derivatives of any order exist, in forward mode and in the transforms of
+    `torch.func` too.
 
     Args:
         destinations: (B, G, N, c), float16, bfloat16, float32 or float64.

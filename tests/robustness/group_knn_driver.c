@@ -18,7 +18,7 @@ static void *buffer(int64_t count, size_t size) {
     return memory;
 }
 
-static float number(int64_t kind) {
+static float random_number(int64_t kind) {
     const float special[] = {NAN, INFINITY, -INFINITY, 1e30f, 1e-40f, 0, 1, -1};
     return kind && below(8) == 0 ? special[kind == 1 ? below(8) : kind % 8] : (float)below(2001) / 1000 - 1;
 }
@@ -27,7 +27,7 @@ static float number(int64_t kind) {
 static void *features(int64_t count, int half) {
     int64_t kind = below(9);
     float *values = buffer(count, sizeof(float));
-    for (int64_t i = 0; i < count; i++) values[i] = number(kind);
+    for (int64_t i = 0; i < count; i++) values[i] = random_number(kind);
     if (!half) return values;
     uint16_t *halves = buffer(count, sizeof(uint16_t));
     for (int64_t i = 0; i < count; i++) {
@@ -79,26 +79,26 @@ static void search_problem(void) {
 
 static void aggregation_problem(void) {
     int64_t batch = 1 + below(3), groups = 1 + below(3), num_destinations = 1 + below(60), num_sources = 1 + below(60);
-    int64_t dim = 1 + below(70), num_neighbors = 1 + below(below(8) ? 12 : 256), strides[3];
+    int64_t dim = 1 + below(70), num_neighbors = 1 + below(below(8) ? 12 : 256), half = below(2), strides[3];
     int64_t count = batch * num_destinations * groups * dim, edges = batch * groups * num_destinations * num_neighbors;
-    float *sources = features(layout(batch, groups, num_sources, dim, strides), 0);
+    size_t size = half ? sizeof(uint16_t) : sizeof(float);
+    void *sources = features(layout(batch, groups, num_sources, dim, strides), (int)half);
     int64_t *neighbors = buffer(edges, sizeof(int64_t));
     for (int64_t i = 0; i < edges; i++) neighbors[i] = below(num_sources);
-    float *values = buffer(count, sizeof(float));
+    void *values = buffer(count, size);
     uint8_t *winners = buffer(count, 1);
     int64_t wrong = below(4);
     const int64_t outside[] = {-1, num_sources, INT64_MAX, INT64_MIN};
     if (!wrong) neighbors[below(edges)] = outside[below(4)];
-    int result = gkgnet_gather_max(sources, strides, neighbors, batch, groups, num_destinations, num_neighbors,
+    int result = gkgnet_gather_max(sources, strides, half, neighbors, batch, groups, num_destinations, num_neighbors,
                                    num_sources, dim, values, below(4) ? winners : NULL);
     if (result != !wrong) fail("gather_max takes a neighbour that is no source");
     for (int64_t i = 0; i < count; i++) winners[i] = (uint8_t)below(num_neighbors);
-    float *grad = features(count, 0), *out = buffer(batch * num_sources * groups * dim, sizeof(float));
-    memset(out, 0, batch * num_sources * groups * dim * sizeof(float));
+    void *grad = features(count, (int)half), *out = buffer(batch * num_sources * groups * dim, size);
     int64_t beyond = wrong && num_neighbors < 256 && !below(4);
     if (beyond) winners[below(count)] = (uint8_t)(num_neighbors + below(256 - num_neighbors));
-    result = gkgnet_scatter_max(grad, neighbors, winners, batch, groups, num_destinations, num_neighbors, num_sources, dim,
-                                out);
+    result = gkgnet_scatter_max(grad, half, neighbors, winners, batch, groups, num_destinations, num_neighbors, num_sources,
+                                dim, out);
     if (result != (wrong ? 2 * beyond : 1)) fail("scatter_max takes a neighbour or rank that does not exist");
     free(sources), free(neighbors), free(values), free(winners), free(grad), free(out);
 }

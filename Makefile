@@ -36,7 +36,7 @@ lint: $(INSTALLED)
 benchmark: $(INSTALLED)
 	$(VENV)/bin/python -m benchmarks
 
-$(INSTALLED): pyproject.toml hatch_build.py gkgnet_hf/modeling/group_knn.c
+$(INSTALLED): pyproject.toml hatch_build.py gkgnet_hf/modeling/group_knn.c gkgnet_hf/modeling/norm_gelu.c
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --upgrade pip
 	$(VENV)/bin/python -m pip install --quiet --editable '.[dev]'

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-SOURCE = "gkgnet_hf/modeling/group_knn.c"
+SOURCES = ("gkgnet_hf/modeling/group_knn.c", "gkgnet_hf/modeling/norm_gelu.c")
 LIBRARY = "gkgnet_hf/modeling/libgroup_knn.so"
 
 
@@ -24,11 +24,17 @@ class CompiledLoops(BuildHookInterface):
             Path(self.root, LIBRARY).unlink(missing_ok=True)  # one of an older version must not stay
             with TemporaryDirectory() as folder:
                 # Linked without OpenMP: its functions are those of the OpenMP that PyTorch loads.
-                self.run(compiler, "-O3", "-fPIC", "-fopenmp", "-c", SOURCE, "-o", f"{folder}/loops.o")
-                self.run(compiler, "-shared", f"{folder}/loops.o", "-o", LIBRARY)
+                # Without traps a comparison in a loop can become a vector instruction; its result stays the same.
+                options = ("-O3", "-fno-trapping-math", "-fPIC", "-fopenmp")
+                objects = [f"{folder}/{Path(source).stem}.o" for source in SOURCES]
+                for source, compiled in zip(SOURCES, objects, strict=True):
+                    self.run(compiler, *options, "-c", source, "-o", compiled)
+                self.run(compiler, "-shared", *objects, "-o", LIBRARY)
         except (OSError, subprocess.CalledProcessError) as error:
             reason = getattr(error, "stderr", None) or error
-            self.app.display_warning(f"{SOURCE} was not compiled, PyTorch will do its work more slowly: {reason}")
+            self.app.display_warning(
+                f"{' and '.join(SOURCES)} were not compiled, PyTorch will do their work more slowly: {reason}"
+            )
             return
         build_data["artifacts"].append(LIBRARY)
         build_data["pure_python"] = False

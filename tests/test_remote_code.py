@@ -32,6 +32,7 @@ CODE = {
     "group_knn.py",
     "group_knn_cpu.py",
     "group_knn_triton.py",
+    "norm_gelu.py",
     "modeling_gkgnet.py",
     "vision_gnn.py",
 }

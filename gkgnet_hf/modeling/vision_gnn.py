@@ -21,6 +21,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils.checkpoint import checkpoint
 
 from .group_knn import find_neighbors, max_relative
+from .norm_gelu import batch_norm_gelu
 
 
 class ConvNorm(nn.Module):
@@ -49,6 +50,20 @@ class ConvNorm(nn.Module):
         return self.norm(x)
 
 
+class ConvNormGelu(ConvNorm):
+    """Convolution with bias, batch norm, GELU."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As in `ConvNorm`."""
+        x = self.conv(x)
+        if not torch.jit.is_scripting():  # noqa: SIM102, as in ConvNorm
+            if isinstance(self.norm, nn.BatchNorm2d) and self.norm.training:
+                check_batch_statistics(x)
+                if isinstance(x, Tensor):  # not where torch.fx traces the model
+                    return batch_norm_gelu(self.norm, x)
+        return gelu(self.norm(x))
+
+
 def check_batch_statistics(x: Tensor) -> None:
     """Raise ValueError where batch norm in training mode would have one value a channel to take statistics of."""
     if x.shape[0] * x.shape[2] * x.shape[3] == 1:
@@ -68,6 +83,14 @@ def gelu(x: Tensor) -> Tensor:
     return F.gelu(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
+class Gelu(nn.Module):
+    """`gelu` as a module."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) → (B, C, H, W)."""
+        return gelu(x)
+
+
 class Stem(nn.Module):
     """Image (B, in_channels, H, W) → patch nodes (B, dim, H/4, W/4), sides rounded up, position embedding added.
 
@@ -80,16 +103,14 @@ class Stem(nn.Module):
     def __init__(self, in_channels: int, dim: int, grid_size: tuple[int, int], device=None, dtype=None):
         dd = {"device": device, "dtype": dtype}
         super().__init__()
-        self.conv1 = ConvNorm(in_channels, dim // 2, kernel_size=3, stride=2, **dd)
-        self.conv2 = ConvNorm(dim // 2, dim, kernel_size=3, stride=2, **dd)
+        self.conv1 = ConvNormGelu(in_channels, dim // 2, kernel_size=3, stride=2, **dd)
+        self.conv2 = ConvNormGelu(dim // 2, dim, kernel_size=3, stride=2, **dd)
         self.conv3 = ConvNorm(dim, dim, kernel_size=3, **dd)
         self.pos_embed = nn.Parameter(torch.zeros(1, dim, *grid_size, **dd))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, H, W) → (B, dim, H/4, W/4), sides rounded up."""
-        x = gelu(self.conv1(channels_last(x)))
-        x = gelu(self.conv2(x))
-        x = self.conv3(x)
+        x = self.conv3(self.conv2(self.conv1(channels_last(x))))
         return x + resize_position_embedding(self.pos_embed, x.shape[-2], x.shape[-1])
 
 
@@ -149,7 +170,7 @@ class GroupKGCN(nn.Module):
         self.num_neighbors = num_neighbors
         self.num_groups = num_groups
         self.fc1 = ConvNorm(dim, dim, **dd)
-        self.graph_conv = ConvNorm(2 * dim, 2 * dim, groups=UPDATE_GROUPS, **dd)
+        self.graph_conv = ConvNormGelu(2 * dim, 2 * dim, groups=UPDATE_GROUPS, **dd)
         self.fc2 = ConvNorm(2 * dim, dim, **dd)
         self.drop_path = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
 
@@ -176,7 +197,7 @@ class GroupKGCN(nn.Module):
         """What `update` adds to `x`, (B, C, H, W); each node by itself."""
         interleaved = torch.stack((h.permute(0, 2, 3, 1), messages.permute(0, 2, 3, 1)), dim=4)
         pairs = interleaved.flatten(3).permute(0, 3, 1, 2)  # h_1, m_1, h_2, m_2, …: (B, 2C, H, W)
-        return self.drop_path(self.fc2(gelu(self.graph_conv(pairs))))
+        return self.drop_path(self.fc2(self.graph_conv(pairs)))
 
 
 class PatchGroupKGCN(GroupKGCN):
@@ -216,7 +237,7 @@ class FeedForward(nn.Module):
     def __init__(self, dim: int, ratio: int = 4, drop_path: float = 0.0, device=None, dtype=None):
         dd = {"device": device, "dtype": dtype}
         super().__init__()
-        self.fc1 = ConvNorm(dim, ratio * dim, **dd)
+        self.fc1 = ConvNormGelu(dim, ratio * dim, **dd)
         self.fc2 = ConvNorm(ratio * dim, dim, **dd)
         self.drop_path = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
 
@@ -226,7 +247,7 @@ class FeedForward(nn.Module):
 
     def branch(self, x: Tensor) -> Tensor:
         """What `forward` adds to `x`, (B, C, H, W); each node by itself."""
-        return self.drop_path(self.fc2(gelu(self.fc1(x))))
+        return self.drop_path(self.fc2(self.fc1(x)))
 
 
 class Block(nn.Module):
@@ -578,7 +599,8 @@ def optimize_for_inference(model: Model) -> Model:
             setattr(module, residual, partial(by_bands, module.branch))
         for name, child in module.named_children():
             if isinstance(child, ConvNorm):
-                setattr(module, name, fuse_conv_bn_eval(child.conv, child.norm))
+                fused: nn.Module = fuse_conv_bn_eval(child.conv, child.norm)
+                setattr(module, name, nn.Sequential(fused, Gelu()) if isinstance(child, ConvNormGelu) else fused)
     model.register_state_dict_pre_hook(_refuse)
     return model.requires_grad_(False)
 

@@ -16,7 +16,6 @@ from gkgnet_hf import GKGNetConfig, GKGNetForImageClassification, optimize_for_i
 from .floor import products_alone
 from .paths import reference_path
 
-NUM_LABELS = 80
 Step = Callable[[], object]
 
 
@@ -27,13 +26,15 @@ class Contender:
     Args:
         network: `gkgnet_ti`, `_s`, `_m` or `_b`, or a model of timm.
         path: of GKGNet, `reference` (every graph materialised), `pytorch` (no compiled kernels), `default`, `optimised`
-            (`optimize_for_inference`), `graphed` (that as a CUDA graph) or `floor` (convolutions and matrix products
-            alone); of others `timm`.
+            (`optimize_for_inference`), `graphed` (that as a CUDA graph), `checkpointed` (training that recomputes
+            blocks) or `floor` (convolutions and matrix products alone); of others `timm`.
         dtype: `float32` or `bfloat16`: of the weights in inference, of autocast in training.
         size: side in pixels.
         batch_size: images a batch.
         device: `cpu` or `cuda`.
         train: forward and backward instead of inference.
+        labels: number of labels.
+        label_blocks: `num_label_blocks` of GKGNet.
     """
 
     network: str
@@ -43,6 +44,8 @@ class Contender:
     batch_size: int
     device: str
     train: bool
+    labels: int = 80
+    label_blocks: str = "1,1,1,1"
 
 
 def is_gkgnet(network: str) -> bool:
@@ -86,11 +89,13 @@ def build(contender: Contender) -> Step:
     model = _model(contender).to(contender.device).train(contender.train)
     if contender.path == "optimised":
         optimize_for_inference(model)
+    if contender.path == "checkpointed":
+        model.gradient_checkpointing_enable()
     dtype = getattr(torch, contender.dtype)
     shape = (contender.batch_size, 3, contender.size, contender.size)
     pixel_values = torch.randn(shape, device=contender.device)
     if contender.train:
-        labels = torch.zeros(contender.batch_size, NUM_LABELS, device=contender.device)
+        labels = torch.zeros(contender.batch_size, contender.labels, device=contender.device)
         autocast = torch.autocast(contender.device, dtype, enabled=dtype != torch.float32)
         return _training_step(model, pixel_values, labels, contender.path, autocast)
     return _inference_step(model.to(dtype), pixel_values.to(dtype), contender.path)
@@ -99,11 +104,14 @@ def build(contender: Contender) -> Step:
 def _model(contender: Contender) -> nn.Module:
     if is_gkgnet(contender.network):
         variant = contender.network.removeprefix("gkgnet_")
-        config = GKGNetConfig.from_variant(variant, image_size=contender.size, num_labels=NUM_LABELS)
+        blocks = [int(count) for count in contender.label_blocks.split(",")]
+        config = GKGNetConfig.from_variant(
+            variant, image_size=contender.size, num_labels=contender.labels, num_label_blocks=blocks
+        )
         return GKGNetForImageClassification(config)
     fixed_size = timm.get_pretrained_cfg(contender.network).fixed_input_size
     sizes = {"img_size": contender.size} if fixed_size else {}
-    model = timm.create_model(contender.network, num_classes=NUM_LABELS, **sizes)
+    model = timm.create_model(contender.network, num_classes=contender.labels, **sizes)
     return model.to(memory_format=torch.channels_last)  # on CPU too this is where they are fastest
 
 

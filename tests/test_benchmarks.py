@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from benchmarks import __main__ as speed
-from benchmarks import contenders, scaling
+from benchmarks import contenders, labels, scaling
 from benchmarks.contenders import Contender, build
 from benchmarks.measure import fresh, imports, interleaved, memory, multiply_adds
 
@@ -102,6 +102,30 @@ def test_scaling_fits_time_to_pixels_and_memory_to_nodes(tmp_path):
     assert second["seconds"] / first["seconds"] == pytest.approx(4 ** results["time_exponent"])
     assert "| 128 × 128 | 1,024 |" in (tmp_path / "table.md").read_text()
     assert (tmp_path / "scaling.png").stat().st_size > 0
+
+
+def test_labels_are_counted_against_the_first_number_of_them(tmp_path):
+    words = [
+        "--variant",
+        "ti",
+        "--size",
+        "64",
+        "--labels",
+        "3",
+        "9",
+        "--blocks",
+        "1,1,1,1",
+        "0,0,1,0",
+        "--repeats",
+        "1",
+    ]
+    results = run(labels, tmp_path, *words)
+    measured = [(row["labels"], row["label_blocks"]) for row in results["rows"]]
+    assert measured == [(3, "1,1,1,1"), (9, "1,1,1,1"), (9, "0,0,1,0")]
+    assert results["rows"][0]["ratio"]["median"] == 1
+    counts = [row["multiply_adds"] for row in results["rows"]]
+    assert max(counts[0], counts[2]) < counts[1]
+    assert "| 9 | 0,0,1,0 |" in (tmp_path / "table.md").read_text()
 
 
 def test_the_line_of_memory_goes_through_points_on_a_line():

@@ -13,7 +13,7 @@ from torch import nn
 from transformers import pipeline
 
 from gkgnet_hf import GKGNetForImageClassification, create_image_processor
-from gkgnet_hf.evaluation.results import evaluate
+from gkgnet_hf.evaluation.results import evaluate, evaluate_scores
 from gkgnet_hf.predict import find_images, model_label_names, predict, predict_scores
 from gkgnet_hf.training import multilabel_metrics
 
@@ -359,6 +359,16 @@ def test_the_worst_of_many_labels_are_listed(processor, photos):
     line = str(evaluation).splitlines()[-1]
     assert line.startswith(expected)
     assert line.count("label") == 5
+
+
+def test_a_table_of_ten_thousand_labels_is_short():
+    names = [f"tag {i}" for i in range(10_000)]
+    scores, targets = np.full((2, len(names)), 0.5, np.float32), np.zeros((2, len(names)), np.float32)
+    targets[0, :100] = 1
+    table = str(evaluate_scores(scores, targets, names))
+    assert "10,000 labels" in table
+    assert "tag 119 and 9,880 more" in table
+    assert len(table) < 2000
 
 
 def test_labels_of_another_dataset_are_one_clear_error_before_any_scoring(model, photos, dataset):

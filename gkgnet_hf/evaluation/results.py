@@ -27,6 +27,7 @@ from .metrics import (
 from .thresholds import UNFITTED, fit_thresholds
 
 NUM_WORST = 5
+MOST_NAMES = 20  # that a line of the table lists
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +94,7 @@ class Evaluation:
     def __str__(self) -> str:
         lines = [
             f"mAP {self.metrics['mAP']:.1f} (random baseline {self.random_baseline_map:.1f}) on {self.num_images:,} "
-            f"images, {len(self.label_names)} labels"
+            f"images, {len(self.label_names):,} labels"
         ]
         if self.size_metrics:
             sizes = (
@@ -104,7 +105,9 @@ class Evaluation:
         lines += ["", *self._decision_table()]
         names = [shown(name) for name in self.label_names]
         if missing := [n for n, count in zip(names, self.per_label["positives"], strict=True) if not count]:
-            lines += ["", f"Labels without a positive, left out of the means: {', '.join(missing)}"]
+            more = f" and {len(missing) - MOST_NAMES:,} more" if len(missing) > MOST_NAMES else ""
+            listed = ", ".join(missing[:MOST_NAMES]) + more
+            lines += ["", f"Labels without a positive, left out of the means: {listed}"]
         if len(names) > 2 * NUM_WORST:
             precision = self.per_label["AP"]
             worst = [i for i in np.argsort(precision)[:NUM_WORST] if not np.isnan(precision[i])]

@@ -313,20 +313,18 @@ INLINE void set_number(void *row, int64_t j, int half, float value) {
     ((uint16_t *)row)[j] = (uint16_t)(value == value ? rounded : bits >> 16 | 0x40);
 }
 
-/* One destination's maximum over its neighbours' rows; NaN is largest, of equal ones the first wins. */
+/* One destination's maximum over its neighbours' rows, at most 64 channels; NaN is largest, of equal ones the first
+   wins. Winners are as wide as the numbers here, so that both are compared at once. */
 INLINE void max_rows_of(int half, const char *sources, int64_t stride, const int64_t *neighbors, int64_t num_neighbors,
-                        int64_t dim, float *restrict values, uint8_t *restrict winners) {
+                        int64_t dim, float *restrict values, int32_t *restrict winners) {
     const char *row = sources + neighbors[0] * stride;
     for (int64_t j = 0; j < dim; j++) values[j] = number(row, j, half);
-    if (winners)
-        for (int64_t j = 0; j < dim; j++) winners[j] = 0;
+    for (int64_t j = 0; j < dim && winners; j++) winners[j] = 0;
     for (int64_t k = 1; k < num_neighbors; k++) {
         row = sources + neighbors[k] * stride;
         if (winners)
-            for (int64_t j = 0; j < dim; j++) {
-                int stays = number(row, j, half) <= values[j] || values[j] != values[j];
-                winners[j] = stays ? winners[j] : (uint8_t)k;
-            }
+            for (int64_t j = 0; j < dim; j++)
+                winners[j] = number(row, j, half) <= values[j] || values[j] != values[j] ? winners[j] : (int32_t)k;
         for (int64_t j = 0; j < dim; j++) {
             float value = number(row, j, half);
             values[j] = value <= values[j] || values[j] != values[j] ? values[j] : value;
@@ -334,22 +332,28 @@ INLINE void max_rows_of(int half, const char *sources, int64_t stride, const int
     }
 }
 
-VECTORISED
-static void max_rows(const char *sources, int64_t stride, const int64_t *neighbors, int64_t num_neighbors, int64_t dim,
-                     float *values, uint8_t *winners) {
-    max_rows_of(0, sources, stride, neighbors, num_neighbors, dim, values, winners);
+INLINE void max_parts(int half, const char *sources, int64_t stride, const int64_t *neighbors, int64_t num_neighbors,
+                      int64_t dim, void *values, uint8_t *winners) {
+    for (int64_t start = 0; start < dim; start += 64, sources += 64 * (half ? 2 : 4)) {
+        float best[64];
+        int32_t winner[64];
+        int64_t length = dim - start < 64 ? dim - start : 64;
+        max_rows_of(half, sources, stride, neighbors, num_neighbors, length, best, winners ? winner : NULL);
+        for (int64_t j = 0; j < length; j++) set_number(values, start + j, half, best[j]);
+        for (int64_t j = 0; j < length && winners; j++) winners[start + j] = (uint8_t)winner[j];
+    }
 }
 
-/* The same of bfloat16, 64 channels at a time; `values` are as exact as they. */
+VECTORISED
+static void max_rows(const char *sources, int64_t stride, const int64_t *neighbors, int64_t num_neighbors, int64_t dim,
+                     void *values, uint8_t *winners) {
+    max_parts(0, sources, stride, neighbors, num_neighbors, dim, values, winners);
+}
+
 VECTORISED
 static void max_rows_half(const char *sources, int64_t stride, const int64_t *neighbors, int64_t num_neighbors,
-                          int64_t dim, uint16_t *values, uint8_t *winners) {
-    for (int64_t start = 0; start < dim; start += 64) {
-        float part[64];
-        int64_t length = dim - start < 64 ? dim - start : 64;
-        max_rows_of(1, sources + 2 * start, stride, neighbors, num_neighbors, length, part, winners ? winners + start : NULL);
-        for (int64_t j = 0; j < length; j++) set_number(values + start, j, 1, part[j]);
-    }
+                          int64_t dim, void *values, uint8_t *winners) {
+    max_parts(1, sources, stride, neighbors, num_neighbors, dim, values, winners);
 }
 
 /* Whether one of n neighbours is none of the sources. */
@@ -375,10 +379,8 @@ int gkgnet_gather_max(const void *sources, const int64_t *strides, int64_t half,
             const char *rows = (const char *)sources + (b * strides[0] + g * strides[1]) * size;
             const int64_t *index = neighbors + ((b * groups + g) * num_destinations + n) * num_neighbors;
             uint8_t *won = winners ? winners + out : NULL;
-            if (half)
-                max_rows_half(rows, strides[2] * size, index, num_neighbors, dim, (uint16_t *)values + out, won);
-            else
-                max_rows(rows, strides[2] * size, index, num_neighbors, dim, (float *)values + out, won);
+            char *row = (char *)values + out * size;
+            (half ? max_rows_half : max_rows)(rows, strides[2] * size, index, num_neighbors, dim, row, won);
         }
     return 0;
 }

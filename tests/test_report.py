@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -407,6 +408,14 @@ class TestPictures:
         assert Image.open(io.BytesIO(url_content(thumbnail.photo))).size == thumbnail.size == (160, 160)
         assert thumbnail.area == (0, 0, 100, 100)
 
+    def test_a_picture_that_is_gone_names_no_folder(self, model, processor, tmp_path):
+        paths = [str(tmp_path / "gone.png"), None]
+        gone = Dataset.from_dict({"image": paths}).cast_column("image", ImageFeature())
+        found = Pictures(gone, model, processor).thumbnails({0: [0], 1: [0]})
+        assert (found[0].file, found[0].problem) == ("gone.png", "the file is missing")
+        assert found[1].problem
+        assert not any(thumbnail.photo or thumbnail.heat for thumbnail in found.values())
+
     def test_only_so_many_pictures_are_explained(self, model, processor, photos):
         found = Pictures(photos, model, processor).thumbnails({0: [], 1: [0], 2: [0, 1]}, most_explained=1)
         assert {row: sorted(thumbnail.heat) for row, thumbnail in found.items()} == {0: [], 1: [0], 2: []}
@@ -488,6 +497,12 @@ class TestCommand:
             assert code == 2
             assert message in err.splitlines()[-1]
             assert not out
+
+    def test_without_its_packages_it_says_how_to_install_them(self, workplace, run_in, monkeypatch):
+        monkeypatch.setitem(sys.modules, "cleanlab", None)
+        code, out, err = run_in(workplace, "evaluate", "mine", "digits", "--report", "report.html")
+        assert (code, out) == (2, "")
+        assert "pip install 'gkgnet-hf[report]'" in err.splitlines()[-1]
 
 
 class TestInTheBrowser:

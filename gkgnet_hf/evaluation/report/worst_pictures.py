@@ -30,6 +30,8 @@ SIDE = 160  # pixels of a thumbnail
 JPEG: dict[str, Any] = {"quality": 70, "optimize": True}
 HEAT_LEVELS = 16
 
+NO_CONTENT = {"bytes": None, "path": None}
+
 Kind = Literal["wrong", "missed"]
 
 
@@ -85,7 +87,7 @@ class Pictures:
         rows = self.dataset.with_format(None).select_columns("image").cast_column("image", ImageFeature(decode=False))
         explained = set([row for row, wanted in labels.items() if wanted][:most_explained])
         return {
-            row: self._thumbnail(rows[row]["image"] or {}, wanted if row in explained else [])
+            row: self._thumbnail(rows[row]["image"] or NO_CONTENT, wanted if row in explained else [])
             for row, wanted in tqdm(labels.items(), desc="Drawing pictures", unit="image")
         }
 
@@ -97,7 +99,7 @@ class Pictures:
             photo = ImageOps.contain(photo.convert("RGB"), (SIDE, SIDE))
             thumbnail.photo, thumbnail.size = data_url(photo, "jpeg", **JPEG), photo.size
         except (PictureError, OSError) as error:
-            thumbnail.problem = error.problem if isinstance(error, PictureError) else shown(error.strerror or error)
+            thumbnail.problem = _problem(error)
             return thumbnail
         if labels:
             names = [model_label_names(self.model)[label] for label in labels]
@@ -105,7 +107,7 @@ class Pictures:
                 original: Any = picture_reader(self.processor)(image)
                 seen = explain(self.model, self.processor, original, names)
             except ValueError as error:  # a processor that pads, or more channels than a picture shows
-                thumbnail.problem = shown(error)
+                thumbnail.problem = _problem(error)
                 return thumbnail
             thumbnail.heat = {label: heat_url(_heat(seen, name)) for label, name in zip(labels, names, strict=True)}
             thumbnail.area = _in_percent(seen.area, seen.image.size)
@@ -154,6 +156,19 @@ def heat_url(heat: NDArray[np.floating]) -> str:
     picture.putpalette(heat_colors(HEAT_LEVELS).tobytes())
     alpha = np.rint(np.linspace(0, 0.75, HEAT_LEVELS) * 255).astype(np.uint8).tobytes()
     return data_url(picture, "png", transparency=alpha, bits=4, optimize=True)
+
+
+def _problem(error: Exception) -> str:
+    """Why a picture has no thumbnail or heat, without the folders of this machine, for pages are passed on."""
+    if isinstance(error, PictureError):
+        return shown(error.problem)
+    if isinstance(error, OSError):
+        return (
+            "the file is missing"
+            if isinstance(error, FileNotFoundError)
+            else shown(error.strerror or "it cannot be opened")
+        )
+    return shown(error)
 
 
 def _heat(seen: Explanation, label: str) -> Floats:

@@ -121,8 +121,9 @@ def read_evaluation(folder: Path) -> dict[str, Any]:
     """Content of evaluation.json; empty if it does not exist. ValueError for wrong types in it."""
     path = folder / EVALUATION_FILE
     evaluation = read_values(path)
-    for values in (evaluation, *(evaluation.get("per_label") or ())):
-        _check_types(path, values)
+    _check_types(path, evaluation)
+    for row in evaluation.get("per_label") or ():
+        _check_types(path, row)
     return evaluation
 
 

@@ -475,6 +475,11 @@ def _checked_fields(content: dict[str, Any]) -> dict[str, Any]:
             raise ValueError(
                 f"A configuration has no field {_word(name)}: it would hide what the class has of that name"
             )
+    architectures = content.get("architectures")
+    if architectures is not None and not (
+        isinstance(architectures, (list, tuple)) and all(isinstance(name, str) for name in architectures)
+    ):
+        raise ValueError(f"architectures must be a list of names of classes, got {_shown(architectures)}")
     auto_map = content.get("auto_map")
     if auto_map is not None and not (
         isinstance(auto_map, dict) and all(isinstance(where, (str, list, tuple)) for where in auto_map.values())

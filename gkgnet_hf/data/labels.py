@@ -175,6 +175,9 @@ class Labels:
         silent, unless `silent` says otherwise.
         """
         rows, ids = np.asarray(rows, dtype=np.int64), np.asarray(ids, dtype=np.int64)
+        for what, found, count in (("image", rows, num_rows), ("label id", ids, len(names))):
+            if (outside := (found < 0) | (found >= count)).any():
+                raise ValueError(f"{what} {found[outside][0]} is named, and there are {count}, counted from 0")
         values = np.broadcast_to(np.asarray(values, dtype=np.int8), rows.shape)
         sizes = None
         if areas is not None:

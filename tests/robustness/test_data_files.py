@@ -407,3 +407,14 @@ def test_eight_small_files_that_decode_to_708_mb_each_take_the_memory_of_one(tmp
     assert (problems, shape) == ("{}", "(3, 3, 224, 224)")
     assert float(checked) < 1000  # MB, whichever the number of threads
     assert float(read) < 2500  # one is shrunk, with its transparency multiplied in, before the next is opened
+
+
+@pytest.mark.parametrize("label_id", [-1, 2, 10**12])
+def test_an_id_of_no_label_is_one_error(tmp_path, label_id):
+    folder = pictures(tmp_path / "data")
+    items = [{"id": f"{name}.jpg", "annotations": [{"type": "label", "label_id": label_id}]} for name in "ab"]
+    labels = {"label": {"labels": [{"name": "cat"}, {"name": "dog"}]}}
+    content = {"dm_format_version": "1.0", "categories": labels, "items": items}
+    (folder / "default.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=rf"label id {label_id} is named, and there are 2, counted from 0"):
+        load_multilabel_dataset(folder)

@@ -36,7 +36,7 @@ lint: $(INSTALLED)
 benchmark: $(INSTALLED)
 	$(VENV)/bin/python -m benchmarks
 
-$(INSTALLED): pyproject.toml hatch_build.py gkgnet_hf/modeling/group_knn.c gkgnet_hf/modeling/norm_gelu.c
+$(INSTALLED): pyproject.toml hatch_build.py $(wildcard gkgnet_hf/modeling/*.c gkgnet_hf/modeling/*.h)
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --upgrade pip
 	$(VENV)/bin/python -m pip install --quiet --editable '.[dev]'

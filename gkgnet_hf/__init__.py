@@ -5,6 +5,9 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from .lazy import lazily
+from .threads import set_up_threads
+
+set_up_threads()  # before PyTorch is loaded
 
 
 def _is_the_command() -> bool:

@@ -694,7 +694,7 @@ def main() -> None:
     try:
         sys.exit(_run(words))
     except KeyboardInterrupt as stop:
-        _stop(stop, 130, "stopped")
+        _stop(stop, getattr(stop, "exit_code", 130), str(stop) or "stopped")
     except BrokenPipeError:  # who reads the output wants no more of it
         _drop_output()
         sys.exit(1)

@@ -25,6 +25,7 @@ from tqdm.auto import tqdm
 from transformers import BaseImageProcessor
 
 from ..modeling.image_processing_gkgnet import num_channels_of, to_eight_bits, to_rgb
+from ..threads import usable_cores
 from .paths import MISSING, PathError, read_path
 from .words import shown
 
@@ -211,7 +212,7 @@ def check_pictures(
         total = len(files)
     progress = tqdm(total=total, desc="Checking pictures", unit="picture", delay=3)
     iterator, start = iter(files), 0
-    with _GoodFiles(use_cache) as good, progress, ThreadPoolExecutor(num_workers or _num_cores()) as threads:
+    with _GoodFiles(use_cache) as good, progress, ThreadPoolExecutor(num_workers or usable_cores()) as threads:
         while chunk := list(islice(iterator, CHUNK)):
             keys = [_cache_key(file, num_channels) if use_cache else None for file in chunk]
             known = good.known([key for key in keys if key])
@@ -402,10 +403,6 @@ def _name(file: PictureFile) -> str:
     if isinstance(file, Mapping):
         return file["path"] or ""
     return "" if isinstance(file, bytes) else os.fspath(file)
-
-
-def _num_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _max_pixels() -> float:

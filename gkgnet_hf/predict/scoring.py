@@ -28,6 +28,7 @@ from ..data.pictures import picture_reader
 from ..modeling.configuration_gkgnet import one_line
 from ..modeling.image_processing_gkgnet import check_image_processor, to_pixel_values
 from ..modeling.modeling_gkgnet import GKGNetForImageClassification
+from ..threads import check_num_workers
 
 logger = logging.getLogger(__name__)
 
@@ -126,8 +127,8 @@ def predict_scores(
 
     Raises:
         FileNotFoundError: for a path where no file is.
-        ValueError: for what is no readable image, a dataset without `image`, a network that gives NaN, or as in
-            `check_image_processor`.
+        ValueError: for what is no readable image, a dataset without `image`, a network that gives NaN, more processes
+            than the cores can serve, or as in `check_image_processor`.
         TypeError: for anything but a sequence of these or a dataset.
 
     Example:
@@ -135,6 +136,7 @@ def predict_scores(
         scores = predict_scores(model, processor, ["a.jpg", "b.jpg"])
     """
     check_image_processor(processor, model.config.num_channels)
+    check_num_workers(num_workers)
     loader = DataLoader(
         _check_images(images),
         batch_size=batch_size,

@@ -3,6 +3,7 @@
 import json
 import logging
 import tempfile
+from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,14 @@ from ..data.sources import MultiLabelSource
 from ..data.splits import split_kind
 from ..data.summary import summarize
 from ..evaluation.results import evaluate_scores, label_areas
-from ..files import last_checkpoint
+from ..files import held_for_training, last_checkpoint, written_whole
 from ..hub.card import inherited_metadata
 from ..hub.model_folder import CARD_FILE, EVALUATION_FILE, RECIPE_FILE, without_paths
 from ..modeling.configuration_gkgnet import VARIANTS, GKGNetConfig
 from ..modeling.image_processing_gkgnet import create_image_processor
 from ..predict import model_label_names
 from .initialize import create_model
+from .interruption import StopOnSignal, stopped_by_signals
 from .recipe import Recipe
 from .trainer import MultiLabelTrainer, prediction_scores
 from .transforms import (
@@ -63,8 +65,10 @@ def run_training(recipe: Recipe) -> dict[str, float]:
 
     Raises:
         FileExistsError: if the output folder holds a training run that is not to be resumed.
+        BlockingIOError: if another process trains into the output folder.
         OSError: if the output folder cannot be written.
         ValueError: for data or weights that do not fit; see `load_multilabel_dataset` and `create_model`.
+        Stopped: a KeyboardInterrupt, when SIGINT or SIGTERM comes; while the network trains, after a checkpoint.
 
     Example:
 
@@ -72,20 +76,33 @@ def run_training(recipe: Recipe) -> dict[str, float]:
     """
     if recipe.data.streaming:
         _check_streaming(recipe)
-    output = _prepare_output(recipe)
+    output = Path(str(recipe.training.output_dir))
+    output.mkdir(parents=True, exist_ok=True)
+    alone = held_for_training(output) if recipe.training.process_index == 0 else nullcontext()
+    with stopped_by_signals() as stop, alone:
+        return _run(recipe, output, stop)
+
+
+def _run(recipe: Recipe, output: Path, stop: StopOnSignal) -> dict[str, float]:
+    _check_output(recipe, output)
     set_seed(recipe.training.seed)
     train, validation, eval_split = load_datasets(recipe, output)
     areas = label_areas(validation) if validation is not None else None  # an error of theirs comes before training
     trainer = build_trainer(recipe, train, validation)
+    trainer.add_callback(stop)
     if trainer.is_world_process_zero():
-        recipe.save(output / RECIPE_FILE)
+        with written_whole(output) as folder:
+            recipe.save(folder / RECIPE_FILE)
         resumed = recipe.training.resume_from_checkpoint and (output / CARD_FILE).is_file()
         trainer.create_model_card(**({} if resumed else _origin(recipe)))  # people may have changed it since
     resume = recipe.training.resume_from_checkpoint
     result = trainer.train(resume_from_checkpoint=True if resume == "last" else resume)
     trainer.save_model(str(output), _internal_call=True)  # pushed at the end, with the evaluation
-    trainer.save_metrics("train", result.metrics)
     metrics = result.metrics
+    if trainer.state.global_step > trainer.first_step:
+        trainer.save_metrics("train", metrics)
+    else:
+        logger.info("Training had come to its end: nothing is left to train")
     if validation is not None:
         metrics = {**metrics, **_evaluate(trainer, recipe, eval_split, areas)}
     trainer.create_model_card()
@@ -191,8 +208,9 @@ def _evaluate(
             areas=areas,
         )
         source = without_paths({"dataset": recipe.data.dataset, "split": eval_split})
-        path = Path(str(recipe.training.output_dir), EVALUATION_FILE)
-        path.write_text(json.dumps({**source, **evaluation.to_dict()}, indent=2))
+        with written_whole(str(recipe.training.output_dir)) as folder:
+            text = json.dumps({**source, **evaluation.to_dict()}, indent=2)
+            (folder / EVALUATION_FILE).write_text(text, encoding="utf-8")
     return metrics
 
 
@@ -213,9 +231,7 @@ def _check_streaming(recipe: Recipe) -> None:
             raise ValueError(f"{name} needs the whole dataset, which streaming does not read: set it to null")
 
 
-def _prepare_output(recipe: Recipe) -> Path:
-    output = Path(str(recipe.training.output_dir))
-    output.mkdir(parents=True, exist_ok=True)
+def _check_output(recipe: Recipe, output: Path) -> None:
     if recipe.training.process_index == 0:
         trained_before = (output / "model.safetensors").exists() or last_checkpoint(output)
         if trained_before and not recipe.training.resume_from_checkpoint:
@@ -224,7 +240,6 @@ def _prepare_output(recipe: Recipe) -> Path:
                 "another folder with --output_dir"
             )
         tempfile.TemporaryFile(dir=output).close()  # a folder that cannot be written is an error now, not hours later
-    return output
 
 
 def _transformed(

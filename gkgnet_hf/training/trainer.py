@@ -1,5 +1,7 @@
 """transformers' Trainer with the paper's recipe: schedule, average of the weights, multi-label metrics."""
 
+import copy
+import json
 import logging
 import shutil
 import weakref
@@ -29,8 +31,9 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
+from transformers.trainer import OPTIMIZER_NAME, SCALER_NAME, SCHEDULER_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy, SaveStrategy, TrainOutput
-from transformers.utils import PushInProgress
+from transformers.utils import SAFE_WEIGHTS_NAME, PushInProgress
 
 from ..evaluation.metrics import multilabel_metrics
 from ..files import last_checkpoint, removed_on_error, written_whole
@@ -38,6 +41,14 @@ from ..hub.card import EditedCardError, check_card, published_card, write_card
 from ..hub.model_folder import CARD_FILE, STATE_FILE, is_own_file, published_content, published_files
 from ..modeling.modeling_gkgnet import LOSS_FIELDS, multi_label_loss
 from ..predict import probabilities
+from .checkpoints import (
+    check_callbacks,
+    check_checkpoint,
+    check_optimizer,
+    check_scheduler,
+    reading,
+    writing,
+)
 from .sync_batch_norm import synchronize_batch_norm
 from .training_arguments import MultiLabelTrainingArguments
 from .transforms import seed_of
@@ -68,7 +79,7 @@ class MultiLabelTrainer(Trainer):
     after training.
 
     A run that is stopped and resumed reaches the same weights, bit for bit on a CPU: what torch draws at random in a
-    step depends on seed, step and process alone.
+    step depends on seed, step and process alone. One that had come to its end is not trained further.
 
     Raises:
         ValueError: for `label_smoothing_factor`, which smooths over classes that exclude each other (use the
@@ -90,6 +101,8 @@ class MultiLabelTrainer(Trainer):
     def __init__(self, *args: Any, **kwargs: Any):
         kwargs.setdefault("compute_metrics", default_metrics)
         self.average: ModelEmaV3 | None = None
+        self.first_step = 0  # of this call of train
+        self.resumed_from = Path()
         super().__init__(*args, **kwargs)
         problem_type = getattr(getattr(self.model, "config", None), "problem_type", None)
         if self.args.label_smoothing_factor and problem_type != "single_label_classification":
@@ -118,13 +131,19 @@ class MultiLabelTrainer(Trainer):
         """As the Trainer's. True resumes from the newest whole checkpoint in the output folder.
 
         Raises:
-            ValueError: for True where there is none.
+            FileNotFoundError: if the checkpoint is not there.
+            ValueError: for True where there is none, and for a checkpoint with other labels, of another network or
+                with files of another kind; the message names the file.
         """
         if resume_from_checkpoint is True:
             checkpoint = last_checkpoint(str(self.args.output_dir))
             if checkpoint is None:
                 raise ValueError(f"There is no whole checkpoint to resume from in {self.args.output_dir}")
             resume_from_checkpoint = str(checkpoint)
+        if resume_from_checkpoint:
+            labels = getattr(getattr(self.model, "config", None), "id2label", None)
+            self.resumed_from = Path(resume_from_checkpoint)
+            check_checkpoint(self.resumed_from, labels)
         set_seed(self.args.seed)  # the order of the images must not depend on what this process did before
         try:
             return super().train(resume_from_checkpoint, *args, **kwargs)
@@ -139,6 +158,15 @@ class MultiLabelTrainer(Trainer):
                 raise ValueError("ema_decay needs the whole weights in every process, unlike FSDP and DeepSpeed")
             self.average = ModelEmaV3(self.model, decay=decay, use_warmup=self._argument("ema_warmup"))
         return super()._prepare_for_training(*args, **kwargs)
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """As the Trainer's, which takes a step before it sees that a run had come to its end inside an epoch."""
+        stoppers = [c for c in self.callback_handler.callbacks if isinstance(c, EarlyStoppingCallback)]
+        stopped = any(c.early_stopping_patience_counter >= c.early_stopping_patience for c in stoppers)
+        if self.state.global_step >= self.state.max_steps or stopped:
+            self.control.should_training_stop = True
+        else:
+            super()._run_epoch(*args, **kwargs)
 
     def _finalize_training(self, *args: Any, **kwargs: Any) -> TrainOutput:
         if self.average is not None:  # now, so that on_train_end of every callback sees the weights that stay
@@ -249,7 +277,8 @@ class MultiLabelTrainer(Trainer):
         return super()._determine_best_metric(metrics, trial)
 
     def _load_best_model(self) -> None:
-        super()._load_best_model()
+        with reading(Path(str(self.state.best_model_checkpoint), SAFE_WEIGHTS_NAME)):
+            super()._load_best_model()
         self.average = None  # the best checkpoint holds the average of its time
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
@@ -259,29 +288,73 @@ class MultiLabelTrainer(Trainer):
             super()._save(str(folder), state_dict)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-        with removed_on_error(Path(self._get_output_dir(trial), name)):
+        checkpoint = Path(self._get_output_dir(trial), f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
+        with writing(checkpoint), removed_on_error(checkpoint):
             super()._save_checkpoint(model, trial)
+
+    def save_metrics(self, split: str, metrics: dict[str, float], combined: bool = True) -> None:
+        """As the Trainer's, but a file is never half written."""
+        if not self.is_world_process_zero():
+            return
+        everything = Path(str(self.args.output_dir), "all_results.json")
+        with written_whole(everything.parent) as folder:
+            names = [f"{split}_results.json"]
+            if combined:
+                names.append(everything.name)
+                earlier = json.loads(everything.read_text(encoding="utf-8")) if everything.exists() else {}
+            for name in names:
+                values = {**earlier, **metrics} if name == everything.name else metrics
+                (folder / name).write_text(json.dumps(values, indent=4, sort_keys=True), encoding="utf-8")
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)
         if self.average is not None and self.args.should_save:
             save_model(self.model, str(Path(output_dir, TRAINING_WEIGHTS)))
 
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        with reading(Path(resume_from_checkpoint, SAFE_WEIGHTS_NAME)):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        absent = {*(self.model._keys_to_ignore_on_save or ()), *(self.model._tied_weights_keys or ())}
+        if names := sorted({*load_result.missing_keys, *load_result.unexpected_keys} - absent):
+            raise ValueError(f"it is of another network, {len(names)} tensors differ: {', '.join(names[:5])}")
+        super()._issue_warnings_after_load(load_result)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        with reading(Path(checkpoint or "", "rng_state.pth")):
+            super()._load_rng_state(checkpoint)
+
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        with reading(Path(checkpoint or "", SCALER_NAME)):
+            super()._load_scaler(checkpoint)
+
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is None:
             return
+        self._check_scheduler(Path(checkpoint, SCHEDULER_NAME))
+        settings = [copy.copy(group) for group in self.optimizer.param_groups]
+        with reading(file := Path(checkpoint, OPTIMIZER_NAME)):
+            super()._load_optimizer_and_scheduler(checkpoint)
+            check_optimizer(file, self.optimizer, settings)
         if (weights := Path(checkpoint, TRAINING_WEIGHTS)).is_file():
             # The model of such a checkpoint is the average. If there is a self.average, it is a copy of it by now.
-            load_model(self.model, str(weights))
+            with reading(weights):
+                load_model(self.model, str(weights))
         elif self.average is not None:
             raise ValueError(
                 f"{checkpoint} has no {weights.name}: a checkpoint that was written without ema_decay, or with "
                 "save_only_model, cannot be resumed with ema_decay"
             )
 
+    def _check_scheduler(self, file: Path) -> None:
+        if file.is_file() and self.lr_scheduler is not None and not self.is_deepspeed_enabled:
+            with reading(file):
+                check_scheduler(file, torch.load(file, map_location="cpu", weights_only=True), self.lr_scheduler)
+
     def _load_callback_state(self) -> None:
+        callbacks = [*self.callback_handler.callbacks, self.control]
+        check_callbacks(self.resumed_from / STATE_FILE, self.state.stateful_callbacks, callbacks)  # type: ignore[arg-type]
         super()._load_callback_state()
         for callback in self.callback_handler.callbacks:  # its count is the checkpoint's, its patience today's
             if isinstance(callback, EarlyStoppingCallback) and self._argument("early_stopping_patience") is not None:
@@ -314,7 +387,7 @@ class MultiLabelTrainer(Trainer):
         if not self.is_world_process_zero():
             return
         repo_id = self.hub_model_id
-        metrics, results = self._last_logged("eval_mAP"), self._last_logged("train_runtime")
+        metrics, results = self._last_logged("eval_mAP"), self._training_results()
         if results and self.args.load_best_model_at_end and "eval_mAP" not in self.state.log_history[-1]:
             metrics = {}  # they are of the last weights; the model has the best
         published = self._published_card()
@@ -336,6 +409,13 @@ class MultiLabelTrainer(Trainer):
             training={**self.args.to_dict(), **results},
             **{"base_model": finetuned_from, "datasets": dataset_tags, **metadata},
         )
+
+    def _training_results(self) -> dict[str, Any]:
+        """Time and loss of the training; of one that had come to its end before, as they were written then."""
+        if self.state.global_step > self.first_step:
+            return self._last_logged("train_runtime")
+        written = Path(str(self.args.output_dir), "train_results.json")
+        return json.loads(written.read_text(encoding="utf-8")) if written.exists() else {}
 
     def _published_card(self) -> str | None:
         repo_id: str | None = self.hub_model_id
@@ -437,6 +517,9 @@ class _StepCallback(TrainerCallback):
 
     def __init__(self, trainer: MultiLabelTrainer):
         self.trainer = trainer
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        self.trainer.first_step = state.global_step
 
     def on_epoch_begin(
         self, args: Any, state: TrainerState, control: Any, train_dataloader: Any = None, **kwargs: Any

@@ -9,6 +9,7 @@ from accelerate import ParallelismConfig
 from transformers import TrainingArguments
 from transformers.trainer_utils import SaveStrategy, SchedulerType
 
+from ..threads import check_num_workers
 from .arguments import OwnTrainingArguments
 
 
@@ -48,6 +49,7 @@ class MultiLabelTrainingArguments(OwnTrainingArguments, TrainingArguments):
         if isinstance(self.parallelism_config, dict):
             self.parallelism_config = ParallelismConfig(**self.parallelism_config)
         super().__post_init__()
+        check_num_workers(self.dataloader_num_workers, "dataloader_num_workers")
         self.dataloader_persistent_workers &= self.dataloader_num_workers > 0  # torch raises otherwise
         if self.ddp_find_unused_parameters is None:
             self.ddp_find_unused_parameters = False  # every one is used

@@ -135,8 +135,8 @@ def predict_scores(
 
         scores = predict_scores(model, processor, ["a.jpg", "b.jpg"])
     """
-    check_image_processor(processor, model.config.num_channels)
     check_num_workers(num_workers)
+    check_image_processor(processor, model.config.num_channels)
     loader = DataLoader(
         _check_images(images),
         batch_size=batch_size,

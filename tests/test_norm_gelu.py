@@ -113,3 +113,26 @@ def test_loops_that_compute_something_else_are_left_out_with_one_warning(monkeyp
 def test_the_operator_keeps_the_rules_of_pytorch():
     x, weight, bias = torch.randn(2, 3, 3, 4, requires_grad=True), torch.rand(4), torch.rand(4)
     torch.library.opcheck(torch.ops.gkgnet.norm_gelu.default, (x, weight.requires_grad_(), bias.requires_grad_(), 1e-5))
+
+
+@needs_loops
+def test_a_gradient_has_a_gradient():
+    norm, x, grad = a_norm(6), nodes(2, 6, 3, 3), nodes(2, 6, 3, 3)
+    results = []
+    for of in (batch_norm_gelu, lambda module, leaf: F.gelu(module(leaf))):
+        module, leaf = copy.deepcopy(norm), x.clone().requires_grad_()
+        (first,) = torch.autograd.grad(of(module, leaf), leaf, grad, create_graph=True)
+        results.append(torch.autograd.grad(first.square().sum(), [leaf, module.weight]))
+    for ours, pytorch in zip(*results, strict=True):
+        torch.testing.assert_close(ours, pytorch, rtol=1e-3, atol=1e-3)
+
+
+@needs_loops
+def test_what_somebody_hangs_on_a_norm_is_called():
+    norm, x, seen = a_norm(4), nodes(2, 4, 3, 3), []
+    norm.register_forward_hook(lambda module, inputs, output: seen.append(output.shape))
+    batch_norm_gelu(norm, x)
+    assert seen == [x.shape]
+    replaced = a_norm(4)
+    replaced.forward = lambda x: x
+    torch.testing.assert_close(batch_norm_gelu(replaced, x), F.gelu(x))

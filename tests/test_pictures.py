@@ -103,7 +103,13 @@ def test_every_format_shows_the_scene(kind):
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "CMYK", "YCbCr"])
 def test_every_colour_mode_shows_the_scene(mode):
-    assert_shows_scene(open_picture(content(scene(mode), "tiff")), tolerance=20)
+    file = content(scene(mode), "tiff")
+    if mode == "YCbCr":
+        try:
+            Image.open(BytesIO(file)).load()
+        except OSError:
+            pytest.skip("this Pillow does not read the file that it wrote")
+    assert_shows_scene(open_picture(file), tolerance=20)
 
 
 def test_cmyk_jpeg_shows_the_scene():

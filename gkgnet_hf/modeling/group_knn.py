@@ -109,7 +109,7 @@ def max_relative_reference(destinations: Tensor, sources: Tensor, neighbors: Ten
     """
     if not _leaves_pytorch():
         _check_relative(destinations, sources, neighbors)
-        if not _differentiates_functionally():
+        if not differentiates_functionally():
             _check_range(neighbors, sources.shape[2])
     batch, groups, num_sources, dim = sources.shape
     first = torch.arange(batch * groups, device=sources.device).view(batch, groups, 1, 1) * num_sources
@@ -145,7 +145,7 @@ def max_relative(destinations: Tensor, sources: Tensor, neighbors: Tensor) -> Te
         if _leaves_pytorch():
             return max_relative_reference(destinations, sources, neighbors)
         _check_relative(destinations, sources, neighbors)
-        if _differentiates_functionally():
+        if differentiates_functionally():
             # The operator's own derivative is reverse mode's; these operators of PyTorch have all.
             with forward_ad._set_fwd_grad_enabled(False):
                 ranks = torch.ops.gkgnet.gather_max(sources.detach(), neighbors, True)[1]
@@ -169,7 +169,7 @@ def _leaves_pytorch() -> bool:
     return torch.compiler.is_exporting() or torch.jit.is_tracing()
 
 
-def _differentiates_functionally() -> bool:
+def differentiates_functionally() -> bool:
     """Whether forward-mode derivatives or transforms of `torch.func` are at work, which know no custom operator."""
     return forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()
 
@@ -541,7 +541,7 @@ def _gather_max_backward(ctx, grad, _):
     if not ctx.track:
         raise RuntimeError("gkgnet::gather_max has gradients only with track=True")
     neighbors, ranks = ctx.saved_tensors
-    if _differentiates_functionally():
+    if differentiates_functionally():
         result, winners = _zero_gradients(grad, ctx.num_sources), neighbors.gather(3, ranks.long())
         return result.scatter_add(2, winners, grad.to(result.dtype)).to(grad.dtype), None, None
     return torch.ops.gkgnet.scatter_max(grad, neighbors, ranks, ctx.num_sources), None, None

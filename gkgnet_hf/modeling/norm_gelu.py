@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .group_knn import differentiates_functionally
 from .group_knn_cpu import _call, _library, loops_take
 
 
@@ -33,7 +34,10 @@ def _taken(norm: nn.Module, x: Tensor) -> bool:
     """Whether the loops take this batch: of exactly this class, since a synchronised norm is another one."""
     return (
         type(norm) is nn.BatchNorm2d
+        and "forward" not in vars(norm)  # that somebody replaced
+        and not (norm._forward_hooks or norm._forward_pre_hooks or norm._backward_hooks or norm._backward_pre_hooks)
         and type(x) is Tensor  # no fake one
+        and not differentiates_functionally()
         and norm.training
         and norm.affine
         and norm.momentum is not None
@@ -108,6 +112,9 @@ def _keep(ctx, inputs, output):
 
 def _propagate(ctx, grad, *_):
     x, weight, bias, mean, variance = ctx.saved_tensors
+    if torch.is_grad_enabled():  # the gradient itself is to have one
+        y = F.gelu(F.batch_norm(x.movedim(-1, 1), None, None, weight, bias, training=True, eps=ctx.eps)).movedim(1, -1)
+        return *torch.autograd.grad(y, (x, weight, bias), grad, create_graph=True), None
     return *torch.ops.gkgnet.norm_gelu_backward(x, grad, weight, bias, mean, variance, ctx.eps), None
 
 

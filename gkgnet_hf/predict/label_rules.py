@@ -32,6 +32,7 @@ class LabelRules:
         excluded: labels that are never kept.
         renamed: label → its name in the results.
         implied: label → labels that it brings; they need not be the model's.
+        categories: label → what kind of label it is.
     """
 
     names: Sequence[str]
@@ -40,6 +41,7 @@ class LabelRules:
     excluded: frozenset[str] = frozenset()
     renamed: Mapping[str, str] = field(default_factory=dict)
     implied: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    categories: Mapping[str, str] = field(default_factory=dict)
 
     def __call__(self, scores: NDArray[np.floating]) -> list[tuple[str, float]]:
         """Scores (L,) of a picture → its labels and their scores, highest first.
@@ -134,7 +136,8 @@ def read_label_rules(
             excluded.add(label)
         if others := [name.strip() for name in row["implies"].split(";") if name.strip()]:
             implied[label] = others
-    return LabelRules(names, thresholds, top_k, frozenset(excluded), renamed, implied)
+    categories = {row["label"]: row["category"] for row in rows if row["label"] and row["category"]}
+    return LabelRules(names, thresholds, top_k, frozenset(excluded), renamed, implied, categories)
 
 
 def _read(path: Path) -> list[dict[str, str]]:

@@ -9,7 +9,7 @@ import json
 import os
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from importlib.metadata import version
 from io import BytesIO
@@ -24,7 +24,7 @@ from huggingface_hub.utils import validate_repo_id
 from numpy.typing import NDArray
 from transformers import BaseImageProcessor
 
-from .data.words import csv_cell
+from .data.words import csv_cell, shown
 from .explain import Explanation, explain
 from .explain.figures import GROUP_COLORS
 from .files import written_whole
@@ -120,28 +120,31 @@ def create_app(
     stages = [stage for stage, count in enumerate(model.config.num_label_blocks, start=1) if count]
     known = [str(file) for file in find_images(examples)][:MOST_EXAMPLES] if examples else []
 
-    def read(files: Sequence[str]) -> list[Picture]:
-        """The pictures that can be read; the page names the others."""
-        pictures = []
-        for file in files[:MOST_PICTURES]:
-            try:
-                pictures.append(Picture(file, explain(model, processor, file, names)))
-            except (OSError, ValueError) as error:
-                reason = str(error).replace(file, "the file")  # whose folder is the page's own
-                gr.Warning(escape(f"{Path(file).name} cannot be used: {reason}"), duration=None)
+    def read(file: str) -> Picture | None:
+        """The picture, or None and a message in the page."""
+        try:
+            return Picture(file, _small(explain(model, processor, file, names)))
+        except (OSError, ValueError) as error:
+            reason = str(error).removeprefix(f"{file}: ").replace(file, "the file")  # whose folder is the page's own
+            gr.Warning(escape(f"{Path(file).name} cannot be used: {reason}"), duration=None)
+            return None
+
+    def put(items: list[tuple[str, str | None]] | None, pictures: list[Picture]) -> Any:
+        """The pictures that are in the gallery now; those that are new are read, and the first of them is shown."""
+        files = [file for file, _ in items or []]
+        if files == [picture.file for picture in pictures]:  # the gallery tells of what came from here, too
+            return gr.skip()
         if len(files) > MOST_PICTURES:
             gr.Warning(f"The page takes {MOST_PICTURES} pictures; gkgnet-hf predict takes any number", duration=None)
-        return pictures
+        there = {picture.file: picture for picture in pictures}
+        read_now = [there.get(file) or read(file) for file in files[:MOST_PICTURES]]
+        pictures = [picture for picture in read_now if picture]
+        number = next((number for number, picture in enumerate(pictures) if picture.file not in there), 0)
+        label = choice.best(pictures[number].seen) if pictures else None
+        return pictures, number, label, None, [(picture.file, picture.name) for picture in pictures]
 
-    def drop(items: list[tuple[str, str | None]] | None) -> tuple[Any, ...]:
-        return show(read([file for file, _ in items or []]))
-
-    def try_example(event: gr.SelectData) -> tuple[Any, ...]:
-        return show(read([known[event.index]]))
-
-    def show(pictures: list[Picture]) -> tuple[Any, ...]:
-        label = choice.best(pictures[0].seen) if pictures else None
-        return pictures, 0, label, None, [(picture.file, picture.name) for picture in pictures]
+    def try_example(event: gr.SelectData) -> Any:
+        return put([(known[event.index], None)], [])
 
     def pick_picture(pictures: list[Picture], event: gr.SelectData) -> tuple[Any, ...]:
         number = min(event.index, len(pictures) - 1)
@@ -218,15 +221,18 @@ def create_app(
         controls = [stage, kind, rule, threshold, count]
         state = [pictures, number, label, point]
         again: Any = {"fn": render, "inputs": [*state, *controls], "outputs": [drawing, bars, *downloads]}
-        gallery.upload(drop, gallery, [*state, gallery]).then(**again)
-        gallery.delete(drop, gallery, [*state, gallery]).then(**again)
+        # Only `change` tells of pictures that were pasted or cleared.
+        gallery.change(put, [gallery, pictures], [*state, gallery]).then(**again)
         gallery.select(pick_picture, pictures, [number, label, point]).then(**again)
         bars.click(pick_label, None, [label, point]).then(**again)
         drawing.click(pick_patch, [pictures, number], point).then(**again)
         rule.change(
             lambda rule: (gr.Slider(visible=rule == ONE), gr.Slider(visible=rule == TOP)), rule, [threshold, count]
         )
-        gr.on([stage.change, kind.change, rule.change, threshold.release, count.release], **again)
+        kind.change(lambda: None, None, point).then(**again)
+        # `change`, as the keyboard moves a slider without a release; of many values the last one counts.
+        moved = [stage.change, rule.change, threshold.change, count.change]
+        gr.on(moved, **again, trigger_mode="always_last", show_progress="hidden")
         if known:
             tried.select(try_example, None, [*state, gallery]).then(**again)
     return page
@@ -255,6 +261,15 @@ class _Choice:
         return self.names[int(seen.scores.argmax())]
 
 
+def _small(seen: Explanation) -> Explanation:
+    """The same on the picture as the page shows it; fifty photos in their own size would fill the memory."""
+    image = seen.image.copy()
+    image.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
+    across, down = image.width / seen.image.width, image.height / seen.image.height
+    left, top, right, bottom = seen.area
+    return replace(seen, image=image, area=(left * across, top * down, right * across, bottom * down))
+
+
 def _write(rows: list[dict[str, Any]]) -> tuple[str, str]:
     """The labels of pictures as a JSON and a CSV file, in a new folder of Gradio's cache."""
     cache = os.environ.get("GRADIO_TEMP_DIR")
@@ -279,10 +294,10 @@ def label_bars(seen: Explanation, label: str, lowest: NDArray[np.float64]) -> st
     rows = np.argsort(-seen.scores, kind="stable")[:MOST_BARS]
     buttons = []
     for row in rows.tolist():
-        name, score = escape(seen.labels[row]), float(seen.scores[row])
+        key, name, score = escape(seen.labels[row]), escape(shown(seen.labels[row])), float(seen.scores[row])
         chosen = score >= lowest[row]
         buttons.append(
-            f'<button type="button" data-label="{name}" aria-pressed="{str(seen.labels[row] == label).lower()}"'
+            f'<button type="button" data-label="{key}" aria-pressed="{str(seen.labels[row] == label).lower()}"'
             f' class="{"chosen" if chosen else ""}" aria-label="{name}, {score:.0%}{", chosen" if chosen else ""}">'
             f'<span class="name">{name}</span><span class="track"><span class="fill" style="display:block;'
             f'width:{100 * score:.1f}%"></span><span class="mark" style="left:{100 * min(lowest[row], 1):.1f}%"></span>'
@@ -308,7 +323,7 @@ def patches_picture(seen: Explanation, label: str, stage: int) -> str:
         for group in range(looks.neighbors.shape[1])
         for patch, share in zip(looks.neighbors[row, group], looks.shares[row, group], strict=True)
     ]
-    return _picture(seen, f"Where {label} looked at stage {stage}", shapes, looks.neighbors.shape[1])
+    return _picture(seen, f"Where {shown(label)} looked at stage {stage}", shapes, looks.neighbors.shape[1])
 
 
 def heat_picture(seen: Explanation, label: str, stage: int) -> str:
@@ -321,7 +336,7 @@ def heat_picture(seen: Explanation, label: str, stage: int) -> str:
         )
         for patch in np.flatnonzero(heat)
     ]
-    return _picture(seen, f"Heat map of {label} at stage {stage}", shapes, 0)
+    return _picture(seen, f"Heat map of {shown(label)} at stage {stage}", shapes, 0)
 
 
 def neighbors_picture(seen: Explanation, x: float, y: float, stage: int) -> str:
@@ -357,10 +372,8 @@ def _picture(seen: Explanation, title: str, shapes: list[str], num_groups: int) 
 
 
 def _data_url(seen: Explanation) -> str:
-    image = seen.image.copy()
-    image.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
     content = BytesIO()
-    image.save(content, "jpeg", quality=90)
+    seen.image.save(content, "jpeg", quality=90)
     return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"
 
 
@@ -388,34 +401,40 @@ def _color(group: int) -> str:
     return GROUP_COLORS[group % len(GROUP_COLORS)]
 
 
-def launch_app(
-    page: gr.Blocks, port: int | None = None, share: bool = False, open_browser: bool = False, wait: bool = True
-) -> str:
+def launch_app(page: gr.Blocks, port: int | None = None, share: bool = False, wait: bool = True) -> str:
     """Serve a page on this machine alone (127.0.0.1).
 
     Args:
         page: as `create_app` makes it.
         port: to listen on; default, the first free one from 7860 on.
         share: make Gradio's public link too.
-        open_browser: open the page in a browser.
         wait: return only when the server is interrupted.
 
     Returns:
         The address.
+
+    Raises:
+        OSError: if the port is in use.
     """
     system = ["system-ui", "sans-serif"]  # no fonts from elsewhere
-    _, address, _ = page.launch(
-        server_name="127.0.0.1",
-        server_port=port,
-        share=share,
-        inbrowser=open_browser,
-        prevent_thread_lock=not wait,
-        max_file_size=LARGEST_UPLOAD,
-        footer_links=[],
-        enable_monitoring=False,
-        ssr_mode=False,
-        theme=gr.themes.Default(font=system, font_mono=["ui-monospace", "monospace"]),
-    )
+    try:
+        _, address, public = page.launch(
+            server_name="127.0.0.1",
+            server_port=port,
+            share=share,
+            prevent_thread_lock=True,
+            quiet=True,
+            max_file_size=LARGEST_UPLOAD,
+            footer_links=[],
+            enable_monitoring=False,
+            ssr_mode=False,
+            theme=gr.themes.Default(font=system, font_mono=["ui-monospace", "monospace"]),
+        )
+    except OSError as error:
+        raise OSError(f"The page cannot listen on {f'port {port}' if port else 'any port'}: it is in use") from error
+    if wait:
+        print(f"The page is at {address}" + (f" and for everybody at {public}" if public else ""), flush=True)
+        page.block_thread()
     return address
 
 
@@ -434,14 +453,14 @@ models:
 What each label of a picture looked at, with [{model}](https://huggingface.co/{model}).
 """
 
-SPACE_APP = """from gkgnet_hf.app import create_app
+SPACE_APP = """from gkgnet_hf.app import LARGEST_UPLOAD, create_app
 from gkgnet_hf.modeling.image_processing_gkgnet import load_image_processor
 from gkgnet_hf.predict import load_model
 
 MODEL = {model!r}
 
 model = load_model(MODEL)
-create_app(model, load_image_processor(MODEL, model.config.num_channels)).launch()
+create_app(model, load_image_processor(MODEL, model.config.num_channels)).launch(max_file_size=LARGEST_UPLOAD)
 """
 
 

@@ -111,7 +111,7 @@ def test_a_picture_gets_its_labels_and_each_label_shows_the_patches_of_explain(p
 def test_a_click_into_the_picture_shows_the_neighbours_of_that_patch(page, model, processor, scenes):
     drop(page, scenes[1])
     drawn(page, "Where")
-    picture = page.locator("#drawing svg")
+    picture = page.locator("#drawing svg.gkgnet-picture")
     box = picture.bounding_box()
     picture.click(position={"x": box["width"] * 0.5, "y": box["height"] * 0.9})
     drawn(page, "A patch and its neighbours at stage 4")
@@ -128,8 +128,57 @@ def test_a_broken_file_gets_a_message_and_the_others_are_read(page, scenes, tmp_
     drawn(page, "Where")
     message = page.get_by_text("broken.png cannot be used")
     message.wait_for(timeout=60_000)
-    assert "the file: it is not a picture of a known format" in message.inner_text()
+    assert "broken.png cannot be used: it is not a picture of a known format" in message.inner_text()
     assert page.locator("#pictures img").count() == 2
+
+
+def test_a_picture_that_is_pasted_is_looked_at_and_clearing_leaves_nothing(page):
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.evaluate(
+        """async () => {
+            const canvas = new OffscreenCanvas(200, 100);
+            canvas.getContext('2d').fillRect(20, 20, 50, 50);
+            const picture = await canvas.convertToBlob({type: 'image/png'});
+            await navigator.clipboard.write([new ClipboardItem({'image/png': picture})]);
+        }"""
+    )
+    page.locator("#pictures").get_by_label("Paste from Clipboard").click()
+    drawn(page, "Where")
+    page.locator("#pictures").get_by_label("Clear").click()
+    page.locator("#drawing svg.gkgnet-picture").wait_for(state="detached", timeout=60_000)
+    assert page.locator("#bars button").count() == 0
+
+
+def test_a_picture_that_is_added_is_shown_and_a_deleted_one_is_gone(page, scenes, tmp_path):
+    wide = tmp_path / "wide.png"
+    Image.new("RGB", (3000, 1000)).save(wide)
+    drop(page, scenes[0])
+    drawn(page, "Where")
+    drop(page, wide)
+    page.locator("#drawing svg.gkgnet-picture[viewBox='0 0 1024 341']").wait_for(timeout=60_000)
+    page.locator("#pictures").get_by_label("Delete image").nth(1).click(force=True)
+    page.locator("#drawing svg.gkgnet-picture[viewBox='0 0 1024 341']").wait_for(state="detached", timeout=60_000)
+    assert page.locator("#pictures .grid-container img").count() == 1
+
+
+def test_the_keyboard_moves_the_threshold(page, scenes):
+    drop(page, scenes[0])
+    drawn(page, "Where")
+    page.get_by_label("one threshold").check()
+    page.locator("input[type=number]:visible").fill("0")
+    page.keyboard.press("Enter")
+    page.wait_for_function("document.querySelectorAll('#bars button.chosen').length == 5")
+    page.locator("input[type=range]:visible").press("End")
+    page.wait_for_function("document.querySelectorAll('#bars button.chosen').length == 0")
+
+
+def test_a_heat_map_that_is_asked_for_takes_the_place_of_a_patch(page, scenes):
+    drop(page, scenes[0])
+    drawn(page, "Where")
+    page.locator("#drawing svg.gkgnet-picture").click()
+    drawn(page, "A patch and its neighbours")
+    page.get_by_label("a heat map").check()
+    drawn(page, "Heat map of")
 
 
 def test_the_downloads_hold_the_labels_that_are_chosen(page, model, processor, scenes):
@@ -187,6 +236,16 @@ class TestSpace:
         code = (tmp_path / "space" / "app.py").read_text()
         compile(code, "app.py", "exec")
         assert "MODEL = 'me/my-gkgnet'" in code
+
+    def test_its_page_starts(self, tmp_path, model, processor, monkeypatch):
+        model.save_pretrained(tmp_path / "model")
+        processor.save_pretrained(tmp_path / "model")
+        write_space(tmp_path / "space", "me/my-gkgnet")
+        code = (tmp_path / "space" / "app.py").read_text().replace("me/my-gkgnet", str(tmp_path / "model"))
+        launched = []
+        monkeypatch.setattr(gradio.Blocks, "launch", lambda page, **settings: launched.append(settings))
+        exec(compile(code, "app.py", "exec"), {})
+        assert launched == [{"max_file_size": "25mb"}]
 
     def test_nothing_is_replaced(self, tmp_path):
         (tmp_path / "app.py").write_text("mine")

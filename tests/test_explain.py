@@ -227,17 +227,36 @@ class TestPictures:
         titles = [axes.get_title() for axes in seen.plot().axes]
         assert [title.split()[0] for title in titles] == seen.labels[:3]
 
+    def test_the_whole_image_is_drawn_and_boxes_count_from_its_corner(self, seen):
+        for figure in (seen.plot(), seen.plot_heat(), seen.plot_neighbors(5, 5)):
+            for axes in figure.axes:
+                assert (axes.get_xlim(), axes.get_ylim()) == ((0, seen.image.width), (seen.image.height, 0))
+
 
 class TestWrongInput:
     def test_a_label_that_is_not_there(self, model, processor, seen):
-        with pytest.raises(ValueError, match="no label zebra; it has cat, dog, owl, fox"):
+        with pytest.raises(ValueError, match=r"'zebra' is not among the 4 label names \(cat, dog, owl, fox\)"):
             explain(model, processor, photo(), labels=["cat", "zebra"])
-        with pytest.raises(ValueError, match="must be one of"):
+        with pytest.raises(ValueError, match="'zebra' is not among the 4"):
             seen.heat_map("zebra")
+
+    def test_a_text_is_no_list_of_labels(self, model, processor, seen):
+        with pytest.raises(ValueError, match="a list of names, got the text 'cat'"):
+            explain(model, processor, photo(), labels="cat")
+        with pytest.raises(ValueError, match="a list of names, got the text 'cat'"):
+            seen.plot("cat")
+
+    def test_what_is_no_image_or_no_classifier_is_named(self, model, processor):
+        with pytest.raises(TypeError, match="a PIL image or an array, got list"):
+            explain(model, processor, [photo()])
+        with pytest.raises(ValueError, match="with its classifier, got GKGNetModel"):
+            explain(model.gkgnet, processor, photo())
 
     def test_a_stage_that_is_not_there(self, seen):
         with pytest.raises(ValueError, match="stage must be one of 1, 2, 3, 4; got 5"):
             seen.plot(stage=5)
+        with pytest.raises(ValueError, match="stage must be one of 1, 2, 3, 4; got 0"):
+            seen.boxes(0)
 
     def test_a_network_without_label_nodes_has_patch_maps_alone(self, processor):
         model = network(num_label_blocks=(0, 0, 0, 0))

@@ -88,14 +88,16 @@ def test_a_cut_patch_counts_the_pixels_it_has():
 def test_the_table_has_a_row_for_each_group_that_has_pairs():
     hits = {"label nodes": np.array([1.0, 0.0]), "centre": np.array([0.0, 0.0])}
     pointing = Pointing(
-        ["cat", "dog", "owl"], np.array([0, 2]), np.array([0.9, 0.1]), np.array(["small", "large"]), hits, hits,
+        ["cat", "dog", "small"], np.array([0, 2]), np.array([0.9, 0.1]), np.array(["small", "large"]), hits, hits,
         np.full(3, 0.5),
     )  # fmt: skip
     table = pointing.to_dict()
-    assert list(table) == ["all", "predicted", "small", "large", "cat", "owl"]
+    assert list(table) == ["all", "predicted", "small", "large", "labels"]
+    assert table["labels"]["cat"] == table["small"] != table["labels"]["small"]  # a label called as a group is
     assert table["all"]["hits"] == {"label nodes": 50, "centre": 0}
     assert table["predicted"]["pairs"] == 1
     assert "50.0 / 50.0" in str(pointing).splitlines()[2]
+    assert len(str(pointing).splitlines()) == 2 + 4 + 2
 
 
 def test_wrong_input_is_named(model, processor, scenes, digits):

@@ -17,12 +17,15 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 from transformers import BaseImageProcessor
 
+from ..data.words import shown
 from ..explain.attribution import Box, image_area, label_looks, mean_heat, patch_side, read_image, spread
 from ..explain.gradients import grad_cam
 from ..modeling.image_processing_gkgnet import to_pixel_values
 from ..modeling.modeling_gkgnet import GKGNetForImageClassification
 from ..predict import eval_mode, label_thresholds, model_label_names, probabilities
 from .metrics import SIZES
+
+WIDEST_NAME = 40  # characters of a label in the table
 
 CENTER, RANDOM, GRAD_CAM = "centre", "random patch", "Grad-CAM"
 
@@ -52,29 +55,36 @@ class Pointing:
     threshold: NDArray[np.float64]
 
     def groups(self) -> dict[str, NDArray[np.bool_]]:
-        """The pairs (n,) of each row of the table: all, those that the model predicts, by object size, by label."""
+        """The pairs (n,) of each group that has any: all, those that the model predicts, by object size."""
         groups = {"all": np.ones(len(self.labels), dtype=bool)}
         groups["predicted"] = self.scores >= self.threshold[self.labels]
         groups |= {size: self.sizes == size for size in SIZES}
-        groups |= {name: self.labels == label for label, name in enumerate(self.label_names)}
         return {name: pairs for name, pairs in groups.items() if pairs.any()}
 
     def to_dict(self) -> dict[str, Any]:
-        """Group → number of pairs and, for each method, the mean of hits and shares in percent."""
+        """Group → number of pairs and, for each method, the mean of hits and shares in percent; the same of each label.
+
+        The labels stand under `labels`, for one of them may be called as a group is.
+        """
+        found = {name: self._means(pairs) for name, pairs in self.groups().items()}
+        labels = {self.label_names[label]: self._means(self.labels == label) for label in np.unique(self.labels)}
+        return {**found, "labels": labels}
+
+    def _means(self, pairs: NDArray[np.bool_]) -> dict[str, Any]:
         return {
-            name: {
-                "pairs": int(pairs.sum()),
-                "hits": {method: 100 * float(hits[pairs].mean()) for method, hits in self.hits.items()},
-                "shares": {method: 100 * float(shares[pairs].mean()) for method, shares in self.shares.items()},
-            }
-            for name, pairs in self.groups().items()
+            "pairs": int(pairs.sum()),
+            "hits": {method: 100 * float(hits[pairs].mean()) for method, hits in self.hits.items()},
+            "shares": {method: 100 * float(shares[pairs].mean()) for method, shares in self.shares.items()},
         }
 
     def __str__(self) -> str:
-        width = max(map(len, [*self.label_names, "predicted"])) + 2
+        found = self.to_dict()
+        labels = {shown(name): row for name, row in found.pop("labels").items()}
+        width = min(max(map(len, [*labels, "predicted"])), WIDEST_NAME) + 2
         lines = ["Hottest patch inside a box of the label, % / heat inside the boxes, %"]
         lines.append(" " * width + f"{'pairs':>7}" + "".join(f"{method:>14}" for method in self.hits))
-        for name, row in self.to_dict().items():
+        for name, row in [*found.items(), *labels.items()]:
+            name = name if len(name) <= WIDEST_NAME else name[: WIDEST_NAME - 1] + "…"
             cells = (f"{row['hits'][method]:.1f} / {row['shares'][method]:.1f}" for method in self.hits)
             lines.append(f"{name:<{width}}{row['pairs']:>7,}" + "".join(f"{cell:>14}" for cell in cells))
         return "\n".join(lines)

@@ -21,6 +21,7 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import BaseImageProcessor
 
+from ..data.labels import unknown_label
 from ..data.pictures import open_picture, picture_reader
 from ..modeling.group_knn import winning_ranks
 from ..modeling.image_processing_gkgnet import num_channels_of, to_pixel_values, to_rgb
@@ -108,7 +109,7 @@ class Explanation:
     def index(self, label: str) -> int:
         """The row of a label; ValueError for one that is not there."""
         if label not in self.labels:
-            raise ValueError(f"The label must be one of {', '.join(self.labels)}; got {label}")
+            raise ValueError(unknown_label(label, self.labels))
         return self.labels.index(label)
 
     def heat_map(self, label: str, stage: int | None = None) -> NDArray[np.float32]:
@@ -134,6 +135,7 @@ class Explanation:
 
     def boxes(self, stage: int) -> NDArray[np.float32]:
         """The boxes (H·W, 4) of a stage's patches as (left, top, right, bottom) in pixels of `image`, row by row."""
+        look_of(self.patch_stages, stage)
         return patch_boxes(self.area, self.input_size, patch_side(stage))
 
     def top_patch(self, label: str, stage: int | None = None) -> Box:
@@ -206,7 +208,7 @@ class Explanation:
 
     def _drawn(self, labels: Sequence[str] | None) -> list[str]:
         if labels is not None:
-            return list(labels)
+            return _named(labels)
         return [self.labels[row] for row in np.argsort(-self.scores, kind="stable")[:3]]
 
     def save(self, path: str | os.PathLike[str], labels: Sequence[str] | None = None, stage: int | None = None) -> None:
@@ -232,8 +234,9 @@ def explain(
         The graph as arrays, which can draw themselves.
 
     Raises:
-        ValueError: for a label that the model does not have, what is no readable image, or a processor whose resizing
-            is unknown.
+        ValueError: for a label that the model does not have, what is no readable image, another network, or a
+            processor whose resizing is unknown.
+        TypeError: for an image that is no path, PIL image or array.
 
     >>> from gkgnet_hf import GKGNetConfig, create_image_processor
     >>> config = GKGNetConfig.from_variant("ti", id2label={0: "cat", 1: "dog"})
@@ -242,6 +245,8 @@ def explain(
     >>> seen.label_stages[4].neighbors.shape, seen.heat_map("dog").shape, seen.boxes(stage=4)[0].astype(int).tolist()
     ((1, 2, 9), (56, 56), [0, 0, 91, 68])
     """
+    if not hasattr(model, "patch_classifier"):
+        raise ValueError(f"The model must be a GKGNet of transformers with its classifier, got {type(model).__name__}")
     chosen = None if labels is None else label_rows(model, labels)
     original, prepared = read_image(processor, image)
     pixel_values = to_pixel_values(processor, [prepared]).to(model.device, model.dtype)
@@ -272,10 +277,18 @@ def explain(
 
 def label_rows(model: GKGNetForImageClassification, labels: Sequence[str]) -> list[int]:
     """The rows of a model's scores that labels stand for, by name; ValueError for a name that it does not have."""
-    rows = {name: row for row, name in enumerate(model_label_names(model))}
-    if unknown := [label for label in labels if label not in rows]:
-        raise ValueError(f"The model has no label {', '.join(unknown)}; it has {', '.join(rows)}")
+    names = model_label_names(model)
+    rows = {name: row for row, name in enumerate(names)}
+    for label in _named(labels):
+        if label not in rows:
+            raise ValueError(unknown_label(label, names))
     return [rows[label] for label in labels]
+
+
+def _named(labels: Sequence[str]) -> list[str]:
+    if isinstance(labels, str):
+        raise ValueError(f"labels must be a list of names, got the text {labels!r}")
+    return list(labels)
 
 
 def patch_neighbors(model: nn.Module, pixel_values: Tensor) -> dict[int, PatchLooks]:
@@ -430,6 +443,8 @@ def read_image(processor: BaseImageProcessor, image: ImageLike) -> tuple[Image.I
         prepared: Any = picture_reader(processor)(os.fspath(image))
     else:
         original, prepared = image, image
+    if not isinstance(original, (Image.Image, np.ndarray)):
+        raise TypeError(f"The image must be a path, a PIL image or an array, got {type(original).__name__}")
     if isinstance(original, np.ndarray):
         if original.dtype != np.uint8 or original.shape[2:] not in ((), (3,), (4,)):
             raise ValueError(

@@ -22,6 +22,7 @@ GROUP_COLORS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#F0E442", "#0072B2"
 GROUP_DASHES: tuple[Any, ...] = ("-", "--", ":", "-.")
 PANEL = 4.0  # inches
 PANELS_A_ROW = 4
+LONGEST_NAME = 28  # characters that fit above a panel
 
 
 def draw_label_patches(explanation: "Explanation", labels: Sequence[str], stage: int) -> Figure:
@@ -51,8 +52,6 @@ def draw_maps(explanation: "Explanation", maps: Mapping[str, NDArray[np.float32]
             raise ValueError(f"The map of {label} is {heat.shape}, stage {stage} has {len(boxes)} patches")
         strength = np.sqrt(np.maximum(heat, 0) / max(float(heat.max()), 1e-9))
         axes.imshow(heat, cmap="inferno", alpha=0.75 * strength, extent=extent, interpolation="nearest")
-        axes.set_xlim(0, explanation.image.width)
-        axes.set_ylim(explanation.image.height, 0)
     return figure
 
 
@@ -79,19 +78,23 @@ def _panels(explanation: "Explanation", count: int) -> tuple[Figure, list[Axes]]
     if count < 1:
         raise ValueError("There must be one label or more to draw, got none")
     rows, columns = -(-count // PANELS_A_ROW), min(count, PANELS_A_ROW)
-    height = PANEL * min(2.0, max(0.5, explanation.image.height / explanation.image.width)) + 0.6
-    figure = Figure(figsize=(PANEL * columns, height * rows), layout="constrained")
+    width, height = explanation.image.size
+    tall = PANEL * min(2.0, max(0.25, height / width)) + 0.6
+    figure = Figure(figsize=(PANEL * columns, tall * rows), layout="constrained")
     panels = [axes for row in figure.subplots(rows, columns, squeeze=False) for axes in row]
     for axes in panels:
         axes.set_axis_off()
     for axes in panels[:count]:
-        axes.imshow(explanation.image)
+        axes.imshow(explanation.image, extent=(0, width, height, 0))  # boxes count from pixels' corners
+        axes.autoscale(False)
     return figure, panels[:count]
 
 
 def _name(axes: Axes, explanation: "Explanation", label: str) -> None:
     """The label and its score above a panel, as text: `$` is no formula."""
-    axes.set_title(f"{shown(label)} {explanation.scores[explanation.index(label)]:.0%}", parse_math=False)
+    name = shown(label)
+    name = name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
+    axes.set_title(f"{name} {explanation.scores[explanation.index(label)]:.0%}", parse_math=False)
 
 
 def _box(axes: Axes, box: NDArray[np.float32], group: int, fill: float, inset: int) -> None:

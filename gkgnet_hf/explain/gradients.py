@@ -36,13 +36,16 @@ def gradient_heat(
         (L, rows, columns) on the last stage's grid, each summing to 1, or all 0 where no patch speaks for the label.
 
     Raises:
-        ImportError: without captum (`pip install 'gkgnet-hf[explain]'`); else as `explain`.
+        ImportError: without captum (`pip install 'gkgnet-hf[explain]'`).
+        ValueError: without any label; else as `explain`.
 
     Example:
 
         seen.plot_maps(dict(zip(labels, gradient_heat(model, processor, "street.jpg", labels))))
     """
     rows = label_rows(model, labels)
+    if not rows:
+        raise ValueError("There must be one label or more, got none")
     pixel_values = to_pixel_values(processor, [read_image(processor, image)[1]]).to(model.device, model.dtype)
     return grad_cam(model, pixel_values.expand(len(rows), -1, -1, -1), rows)
 

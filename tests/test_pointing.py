@@ -46,7 +46,8 @@ def test_every_label_of_every_image_is_a_pair(found, scenes, digits):
     boxes = read_boxes(digits, "val")
     assert len(found.labels) == sum(len(boxes[image]) for image in scenes["image_id"])
     assert list(found.hits) == [
-        "label nodes", "stage 1", "stage 2", "stage 3", "stage 4", "Grad-CAM", "centre", "random patch",
+        "label nodes", "stage 1", "stage 2", "stage 3", "stage 4",
+        "pooled patches", "Grad-CAM", "centre", "random patch",
     ]  # fmt: skip
 
 

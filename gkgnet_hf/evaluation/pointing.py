@@ -1,8 +1,9 @@
 """Do labels look at their objects? The pointing game, and the share of the heat inside the objects' boxes.
 
 Pointing game: https://arxiv.org/abs/1608.00507. A label of an image is a hit if the centre of the hottest patch lies in
-one of the label's boxes. Three references stand beside the label nodes: the centre of the image, a patch drawn at
-random (its exact expectation: the part of the image inside the boxes), and Grad-CAM.
+one of the label's boxes. Beside the label nodes stand what each patch adds to the other part of the score (`patch_maps` of
+`explain`), and three references: Grad-CAM, the centre of the image, and a patch drawn at random (its exact expectation:
+the part of the image inside the boxes).
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,7 @@ from tqdm.auto import tqdm
 from transformers import BaseImageProcessor
 
 from ..data.words import shown
-from ..explain.attribution import Box, image_area, label_looks, mean_heat, patch_side, read_image, spread
+from ..explain.attribution import Box, image_area, label_looks, logit_parts, mean_heat, patch_side, read_image, spread
 from ..explain.gradients import grad_cam
 from ..modeling.image_processing_gkgnet import to_pixel_values
 from ..modeling.modeling_gkgnet import GKGNetForImageClassification
@@ -27,7 +28,7 @@ from .metrics import SIZES
 
 WIDEST_NAME = 40  # characters of a label in the table
 
-CENTER, RANDOM, GRAD_CAM = "centre", "random patch", "Grad-CAM"
+POOLED, GRAD_CAM, CENTER, RANDOM = "pooled patches", "Grad-CAM", "centre", "random patch"
 
 Boxes = Mapping[str, Sequence[Box]]
 
@@ -107,7 +108,7 @@ def pointing_game(
 
     Returns:
         One pair for each image and label with a box. The methods are the label nodes over all stages, each stage of
-        them, Grad-CAM, the centre, and a random patch.
+        them, the pooled patches, Grad-CAM, the centre, and a random patch.
 
     Raises:
         ValueError: if the model has no label nodes, `image_id` is missing, or no label has a box.
@@ -153,23 +154,28 @@ def _point(
     original, prepared = read_image(processor, image)
     pixel_values = to_pixel_values(processor, [prepared]).to(model.device, model.dtype)
     with torch.inference_mode():
-        outputs = model(pixel_values, output_hidden_states=True, output_neighbors=True)
+        outputs = model.gkgnet(pixel_values, output_hidden_states=True, output_neighbors=True)
         looks = label_looks(outputs, image=0)
-    scores = probabilities(outputs.logits, model.config.problem_type)[0]
+        label_logits, patch_logits, patch_maps = logit_parts(model, outputs)
+    scores = probabilities(label_logits + patch_logits, model.config.problem_type)[0]
     labels = list(boxes)
     gradients = torch.from_numpy(grad_cam(model, pixel_values.expand(len(labels), -1, -1, -1), labels))
+    coarse = {POOLED: patch_maps[0, labels].clamp(min=0).cpu(), GRAD_CAM: gradients}
     size = (pixel_values.shape[2], pixel_values.shape[3])
     area = image_area(processor, *original.size)
     finest = min(looks)
     pairs = []
-    for label, gradient in zip(labels, gradients, strict=True):
+    for i, label in enumerate(labels):
         inside = _inside(boxes[label], area, size)
         coverage, hit = _per_patch(inside, patch_side(finest))
         maps = {"label nodes": mean_heat(looks, label)}
         maps |= {
             f"stage {stage}": spread(look.share_of_patches(label), looks[finest].grid) for stage, look in looks.items()
         }
-        maps[GRAD_CAM] = F.interpolate(gradient[None, None], coverage.shape, mode="bilinear")[0, 0].numpy()
+        maps |= {
+            method: F.interpolate(found[i][None, None], coverage.shape, mode="bilinear")[0, 0].numpy()
+            for method, found in coarse.items()
+        }
         pairs.append(
             {
                 "label": label,

@@ -252,7 +252,7 @@ def explain(
     pixel_values = to_pixel_values(processor, [prepared]).to(model.device, model.dtype)
     with eval_mode(model), torch.inference_mode(), _searches(model) as searches:
         outputs = model.gkgnet(pixel_values, output_hidden_states=True, output_neighbors=True)
-        label_logits, patch_logits, patch_maps = _parts(model, outputs)
+        label_logits, patch_logits, patch_maps = logit_parts(model, outputs)
         looks = label_looks(outputs)
     scores = probabilities(label_logits + patch_logits, model.config.problem_type)[0]
     order = np.argsort(-scores, kind="stable").tolist() if chosen is None else chosen
@@ -421,7 +421,7 @@ def image_area(processor: BaseImageProcessor, width: int, height: int) -> Box:
     return left * across, top * down, right * across, bottom * down
 
 
-def _parts(model: GKGNetForImageClassification, outputs: GKGNetModelOutput) -> tuple[Tensor, Tensor, Tensor]:
+def logit_parts(model: GKGNetForImageClassification, outputs: GKGNetModelOutput) -> tuple[Tensor, Tensor, Tensor]:
     """Logits of label nodes (B, L) and of pooled patches (B, L), and what each patch adds to those, (B, L, H4, W4)."""
     patches: Tensor = outputs.last_hidden_state  # type: ignore[assignment]
     patch_logits = model.patch_classifier(outputs.pooler_output).float()

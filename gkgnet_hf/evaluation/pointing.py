@@ -1,9 +1,9 @@
 """Do labels look at their objects? The pointing game, and the share of the heat inside the objects' boxes.
 
 Pointing game: https://arxiv.org/abs/1608.00507. A label of an image is a hit if the centre of the hottest patch lies in
-one of the label's boxes. Beside the label nodes stand what each patch adds to the other part of the score (`patch_maps` of
-`explain`), and three references: Grad-CAM, the centre of the image, and a patch drawn at random (its exact expectation:
-the part of the image inside the boxes).
+one of the label's boxes. Beside the label nodes stand what each patch adds to the other part of the score (`patch_maps`
+of `explain`), and three references: Grad-CAM, the centre of the image, and a patch drawn at random (its exact
+expectation: the part of the image inside the boxes).
 """
 
 from collections.abc import Mapping, Sequence

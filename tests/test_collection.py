@@ -83,11 +83,12 @@ class TestRows:
         ]
 
     def test_standard_input_is_read_as_it_comes(self):
-        def lines():
-            yield "a.jpg\n"
-            raise AssertionError("the next line was read before it was needed")
+        class Lines(io.StringIO):
+            def readline(self, size=-1):
+                assert self.tell() == 0, "the next line was read before it was needed"
+                return super().readline(size)
 
-        rows = read_rows(["-"], lines=lines())
+        rows = read_rows(["-"], lines=Lines("a.jpg\nb.jpg\n"))
         assert next(rows).id == "a.jpg"
 
     def test_a_table_names_pictures_beside_it(self, photos, tmp_path):

@@ -82,6 +82,8 @@ SIGNATURES = {  # beginnings of files, in lower case, that are no pictures that 
 }
 LARGE = 32_000_000  # pixels of a picture that is shrunk before anything else is done with it
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+LONGEST = 1000  # times the shorter side: enlarged to a network's size, a thread of pixels would fill the memory
+MOST_SCANS = 200  # of a progressive JPEG file, each of which goes over the whole picture; encoders write about ten
 SHRUNK = ("L", "LA", "RGB", "RGBA", "CMYK")  # modes that Pillow takes the mean of
 CHUNK = 1000  # files that are looked up, and contents that are in memory, at a time
 
@@ -124,7 +126,7 @@ class PictureFeature(datasets.Image):
             image: Image.Image | None = _open_with_pillow(stream, start)
             if image is None:
                 raise PictureError(_what_it_is(start) if start else "the file is empty")
-            _check_size(image.width * image.height)
+            _check_size(image.width * image.height, *image.size)
             image.load()
             if image.getexif().get(Image.ExifTags.Base.Orientation) is not None:
                 image = ImageOps.exif_transpose(image)  # which forgets the format
@@ -468,12 +470,14 @@ def _what_it_is(start: bytes) -> str:
     return "it is not a picture of a known format"
 
 
-def _check_size(num_pixels: int) -> None:
+def _check_size(num_pixels: int, width: int, height: int) -> None:
     if num_pixels > _max_pixels():
         found, limit = num_pixels / 1e6, _max_pixels() / 1e6
         raise PictureError(
             f"it has {found:,.0f} million pixels, at most {limit:,.0f} million are read; save it smaller"
         )
+    if max(width, height) > LONGEST * min(width, height):
+        raise PictureError(f"it is {width:,} by {height:,} pixels, one side more than {LONGEST:,} times the other")
 
 
 def _wrong_channels(found: int, wanted: int) -> PictureError:
@@ -485,21 +489,24 @@ class _PillowPicture:
 
     Attributes:
         num_pixels: the pixels that are in memory while it is decoded.
-        num_pages: the pages of a TIFF file.
+        num_pages: 2 for a TIFF file of several pages.
     """
 
     def __init__(self, image: ImageFile.ImageFile, stream: BinaryIO, size: int | None, num_channels: int) -> None:
         self.image, self.stream, self.size, self.num_channels = image, stream, size, num_channels
-        whole = image.width * image.height
+        width, height = image.size
         if size is not None:
             image.draft(None, (max(2 * size, 1), max(2 * size, 1)))
         # A progressive JPEG file is decoded as a whole, whatever it is shrunk to.
-        self.num_pixels = whole if image.info.get("progressive") else image.width * image.height
-        _check_size(self.num_pixels)
+        is_progressive = image.info.get("progressive")
+        self.num_pixels = width * height if is_progressive else image.width * image.height
+        _check_size(self.num_pixels, width, height)
+        if is_progressive and (scans := _count_scans(stream)) > MOST_SCANS:
+            raise PictureError(f"it is stored in {scans:,} scans, at most {MOST_SCANS} are read; save it again")
         found, self.num_pages = len(image.getbands()), 1
         if isinstance(image, TiffImagePlugin.TiffImageFile):
             found = image.tag_v2.get(277, 1)  # SamplesPerPixel: of more than 4, Pillow would use the first 3
-            self.num_pages = image.n_frames
+            self.num_pages = 2 if image.is_animated else 1  # Pillow takes an hour to count a million
         if found > 4 or (num_channels not in (1, 3) and found != num_channels):
             raise _wrong_channels(found, num_channels)
         if image.mode == "LAB":
@@ -523,6 +530,15 @@ class _PillowPicture:
         return rgb if self.num_channels == 3 else rgb.convert("L")
 
 
+def _count_scans(stream: BinaryIO) -> int:
+    """How often the start of a scan stands in a JPEG file."""
+    place = stream.tell()
+    stream.seek(0)
+    count = stream.read().count(b"\xff\xda")
+    stream.seek(place)
+    return count
+
+
 def _shrunk(image: Image.Image, size: int | None) -> Image.Image:
     """The picture, or if it is large one of fewer pixels whose shorter side still has twice the size."""
     factor = min(image.size) // max(2 * size, 1) if size is not None else 1
@@ -539,7 +555,8 @@ class _TiffArray:
     """A TIFF file of channels or numbers that Pillow does not read, read by tifffile.
 
     Attributes:
-        num_pixels, num_pages: as above.
+        num_pixels: as above.
+        num_pages: the pages of the file.
     """
 
     def __init__(self, stream: BinaryIO, num_channels: int) -> None:
@@ -560,7 +577,7 @@ class _TiffArray:
         if found > 4 if num_channels in (1, 3) else found != num_channels:
             raise _wrong_channels(found, num_channels)
         self.num_pixels = self.page.imagewidth * self.page.imagelength * found
-        _check_size(self.num_pixels)
+        _check_size(self.num_pixels, self.page.imagewidth, self.page.imagelength)
 
     def decode(self, convert: bool = True) -> Image.Image | NDArray[np.number]:
         """The picture."""

@@ -176,5 +176,7 @@ def multiply_shards(shard: tuple[int, int], rank: int, world_size: int) -> tuple
     >>> multiply_shards((2, 3), rank=0, world_size=4)
     (5, 12)
     """
+    if not 0 <= rank < world_size:
+        raise ValueError(f"RANK must be in 0 … WORLD_SIZE - 1, got RANK {rank} and WORLD_SIZE {world_size}")
     index, number = shard
     return (index - 1) * world_size + rank + 1, number * world_size

@@ -57,16 +57,15 @@ class LabelRules:
                 break
             if scores[row] >= self.thresholds[row] and name not in self.excluded:
                 kept[name] = float(scores[row])
-        for name in list(kept):
-            self._imply(name, kept[name], kept)
+        waiting = list(kept.items())[::-1]  # the highest score first, so that each label is reached once
+        while waiting:
+            name, score = waiting.pop()
+            for other in self.implied.get(name, ()):
+                if other not in self.excluded and score > kept.get(other, -np.inf):
+                    kept[other] = score
+                    waiting.append((other, score))  # a circle ends, since no score grows twice
         ordered = sorted(kept.items(), key=lambda item: -item[1])
         return [(self.renamed.get(name, name), score) for name, score in ordered]
-
-    def _imply(self, name: str, score: float, kept: dict[str, float]) -> None:
-        for other in self.implied.get(name, ()):
-            if other not in self.excluded and score > kept.get(other, -np.inf):
-                kept[other] = score
-                self._imply(other, score, kept)  # a circle ends, since no score grows twice
 
     def to_dict(self) -> dict[str, object]:
         """Everything that changes a result, in plain types."""

@@ -17,9 +17,10 @@ from typing import Any, Literal, Protocol, TextIO
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
+from ..data.paths import path_problem
 from ..data.words import csv_cell, shown
 from ..files import written_whole
 from .rows import Row
@@ -27,6 +28,8 @@ from .rows import Row
 logger = logging.getLogger(__name__)
 
 MANIFEST, LOCK = ".run.json", ".lock"  # readers of Parquet folders pass over names that begin with a dot
+LET_GO = 10.0  # seconds in which what a killed process started ends too
+MOST_TAGS = 1 << 20  # bytes in the file beside a picture
 TEXT = (".csv", ".jsonl")
 Existing = Literal["append", "replace", "skip"]
 
@@ -73,7 +76,9 @@ class Parts:
         shard: which of the processes that share the rows this is, as "3-of-8".
 
     Raises:
-        ValueError: if the folder holds results of another model or other options, or `path` ends otherwise.
+        ValueError: if the folder holds results of another model or other options, `path` ends otherwise, or a file is
+            there that no earlier run made.
+        BlockingIOError: if another run writes the same shard of it.
     """
 
     def __init__(
@@ -86,11 +91,23 @@ class Parts:
         self.folder = self.path if suffix == ".parquet" else self.path.with_name(f"{self.path.name}.parts")
         if self.folder.exists() and not self.folder.is_dir():
             raise ValueError(f"{self.folder} must be a folder, since results come in parts; it is a file")
+        is_made = (self.folder / MANIFEST).exists() and not self.path.is_dir()
+        if self.folder != self.path and os.path.lexists(self.path) and not is_made:
+            raise ValueError(f"{self.path} is there, and no earlier run made it; choose another output")
         self.names = names
         self.shard = shard
         self.results: list[Result] = []
         self.problems: list[tuple[str, str]] = []
         self._claim({**manifest, "labels": list(names)})
+        self._lock = FileLock(self.folder / f"{LOCK}-{shard}")
+        try:
+            self._lock.acquire(timeout=LET_GO)
+        except Timeout:
+            raise BlockingIOError(
+                f"Another run writes into {path}: wait for its end, or divide it by --shard"
+            ) from None
+        except NotImplementedError:
+            logger.warning("%s is on a file system without locks: start no other run into it", path)
         self.done = {number for part in self.parts() for number in _numbers(part)}
         self.resumed = len(self.done)
         self._next = 1 + max((int(part.stem.split("-")[-1]) for part in self._own()), default=-1)
@@ -107,8 +124,8 @@ class Parts:
                     (new / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
                 return
             try:
-                known = json.loads(file.read_text(encoding="utf-8"))
-            except ValueError as error:
+                known = dict(json.loads(file.read_text(encoding="utf-8")))
+            except (ValueError, TypeError, RecursionError) as error:
                 raise ValueError(f"{file} is damaged: {error}") from error
             differ = [key for key in {**known, **manifest} if known.get(key) != manifest.get(key)]
             if differ:
@@ -146,8 +163,9 @@ class Parts:
                 writer.writerow(("image", "problem"))
                 writer.writerows((csv_cell(image), csv_cell(problem)) for image, problem in self.problems)
         if self.results:
-            with written_whole(self.folder) as folder:
-                pq.write_table(results_table(self.results), folder / f"part-{self.shard}-{self._next:06d}.parquet")
+            name = f"part-{self.shard}-{self._next:06d}.parquet"
+            with written_whole(self.folder) as folder, (folder / name).open("wb") as file:
+                pq.write_table(results_table(self.results), file)
             self._next += 1
             self.results = []
 
@@ -158,7 +176,13 @@ class Parts:
         return self.path.with_name(f"{self.path.name}.errors{shard}.csv")
 
     def close(self) -> None:
-        """Write what is left, and the text file from all parts that are there."""
+        """Write what is left, and the text file from all parts that are there; let other runs in."""
+        try:
+            self._finish()
+        finally:
+            self._lock.release()
+
+    def _finish(self) -> None:
         self.flush()
         if self.path.suffix.lower() in TEXT:
             with (
@@ -170,7 +194,8 @@ class Parts:
 
     def _rows(self) -> Iterator[dict[str, Any]]:
         for part in self.parts():
-            yield from pq.read_table(part).to_pylist()
+            with part.open("rb") as file:  # the name of a folder need not be UTF-8
+                yield from pq.read_table(file).to_pylist()
 
     def _write_lines(self, file: Any) -> None:
         for row in self._rows():
@@ -260,7 +285,7 @@ class Sidecars:
 
     def file(self, row: Row) -> Path | None:
         """The file beside a picture; None for a row that is no file."""
-        if not isinstance(row.image, (str, os.PathLike)):
+        if not isinstance(row.image, (str, os.PathLike)) or "://" in str(row.image):
             return None
         picture = Path(row.image)
         return picture.with_suffix(".txt") if self.stem else picture.with_name(f"{picture.name}.txt")
@@ -279,12 +304,18 @@ class Sidecars:
         if self.stem and (owner := self._owners.setdefault(file, result.row.id)) != result.row.id:
             self.fail(result.row, f"{file.name} holds the tags of {owner} already")
             return
-        tags = [" ".join(name.split()) for name, _ in result.labels]
-        if self.existing == "append" and file.exists():
-            old = [
-                tag.strip() for tag in file.read_text(encoding="utf-8").split(self.separator.strip() or self.separator)
-            ]
-            tags = list(dict.fromkeys([*filter(None, old), *tags]))
+        if result.row.outside:
+            self.fail(result.row, "it is outside the folder of its table, where nothing is written; see --image-dir")
+            return
+        tags = [_utf8(" ".join(name.split())) for name, _ in result.labels]
+        try:
+            old = _old_tags(file)
+        except ValueError as error:
+            self.fail(result.row, str(error))
+            return
+        if self.existing == "append":
+            parts = [tag.strip() for tag in old.split(self.separator.strip() or self.separator)]
+            tags = list(dict.fromkeys([*filter(None, parts), *tags]))
         with written_whole(file.parent) as folder:
             (folder / file.name).write_text(self.separator.join(tags), encoding="utf-8")
 
@@ -299,12 +330,26 @@ class Sidecars:
         """Nothing is left to do."""
 
 
+def _old_tags(file: Path) -> str:
+    """What a file of tags holds; ValueError for what is no such file, such as a link to somebody's secrets."""
+    if not os.path.lexists(file):
+        return ""
+    if problem := "it is a link" if file.is_symlink() else path_problem(str(file)):
+        raise ValueError(f"{file.name} beside it stays as it is: {problem}")
+    if file.stat().st_size > MOST_TAGS:
+        raise ValueError(f"{file.name} beside it stays as it is: it has more than {MOST_TAGS >> 20} MB")
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ValueError(f"{file.name} beside it stays as it is: it is not UTF-8") from None
+
+
 def results_table(results: Sequence[Result]) -> pa.Table:
     """Results as a table with the columns of `Parts`."""
     columns: dict[str, Any] = {
         # The name of a file need not be UTF-8, a table must be.
-        "image": pa.array([r.row.id.encode("utf-8", "backslashreplace").decode() for r in results], pa.string()),
-        "labels": pa.array([[name for name, _ in result.labels] for result in results], pa.list_(pa.string())),
+        "image": pa.array([_utf8(result.row.id) for result in results], pa.string()),
+        "labels": pa.array([[_utf8(name) for name, _ in result.labels] for result in results], pa.list_(pa.string())),
         "label_scores": pa.array([[score for _, score in r.labels] for r in results], pa.list_(pa.float32())),
         "scores": pa.array([result.scores for result in results], pa.list_(pa.float32())),
     }
@@ -314,10 +359,15 @@ def results_table(results: Sequence[Result]) -> pa.Table:
     return pa.table(columns)
 
 
+def _utf8(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def _numbers(part: Path) -> Iterator[int]:
     """The numbers of the rows in a part. One that was not written to its end is removed: Ray writes in place."""
     try:
-        names = pq.read_table(part, columns=["image"])["image"].to_pylist()
+        with part.open("rb") as file:
+            names = pq.read_table(file, columns=["image"])["image"].to_pylist()
     except pa.ArrowInvalid as error:
         logger.warning("%s was not written to its end; its pictures are labelled again: %s", part, error)
         part.unlink()

@@ -175,6 +175,8 @@ class BatchReader:
                 problems[i] = error.problem
             except (OSError, ValueError, TypeError) as error:
                 problems[i] = str(error)
+            except (MemoryError, RuntimeError):  # PyTorch raises the second
+                problems[i] = "there is not enough memory to prepare it"
         return (torch.cat(pixels) if pixels else None), problems
 
 

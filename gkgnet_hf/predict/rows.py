@@ -29,6 +29,7 @@ from .scoring import find_images
 SHARD_SUFFIX = ".tar"
 STANDARD_INPUT = "-"
 AT_ONCE = 64  # addresses that are fetched together
+LONGEST_LINE = 1 << 16  # characters
 
 
 @dataclass(frozen=True)
@@ -38,10 +39,12 @@ class Row:
     Args:
         id: what it is called in the results: the path of its file as it was named, else its place in its source.
         image: as `open_picture` takes it.
+        outside: whether a table names a file outside its folder, beside which nothing may be written.
     """
 
     id: str
     image: PictureFile
+    outside: bool = False
 
     @property
     def number(self) -> int:
@@ -121,7 +124,7 @@ def _rows_of(source: str, options: ReadOptions, split: str | None, lines: TextIO
     path = Path(source)
     suffix = path.suffix.lower()
     if source == STANDARD_INPUT:
-        paths = (line.rstrip("\r\n") for line in lines)
+        paths = (line.rstrip("\r\n") for line in _bounded(lines))
         yield from (Row(path, path) for path in paths if path)
     elif path.is_dir() and is_saved(path):
         yield from _rows_of_dataset(source, split)
@@ -141,6 +144,14 @@ def _rows_of(source: str, options: ReadOptions, split: str | None, lines: TextIO
         yield from _rows_of_dataset(source, split)
     else:
         yield from (Row(str(file), str(file)) for file in find_images(source))
+
+
+def _bounded(lines: TextIO) -> Iterator[str]:
+    """Lines, of which none may fill the memory."""
+    while line := lines.readline(LONGEST_LINE):
+        if len(line) == LONGEST_LINE:
+            raise ValueError(f"A line of standard input must be the path of a file; one has {len(line):,} characters")
+        yield line
 
 
 def _rows_of_folder(folder: Path) -> Iterator[Row]:
@@ -167,7 +178,9 @@ def _rows_of_table(path: Path, options: ReadOptions) -> Iterator[Row]:
     for cell, file in zip(cells, places.find(cells, column), strict=True):
         if file and not is_address(file):
             outside.warn(file)
-        yield Row(str(file or cell), str(file or cell))
+        # The folder counts: what stands beside a link is written where the link is.
+        is_outside = bool(file and not is_address(file) and outside(os.path.join(os.path.dirname(file), ".")))
+        yield Row(str(file or cell), str(file or cell), is_outside)
 
 
 def _rows_of_dataset(source: str, split: str | None) -> Iterator[Row]:
@@ -194,6 +207,8 @@ def _rows_of_shard(shard: Path) -> Iterator[Row]:
                 if member.isfile() and Path(member.name).suffix.lower() in READABLE_SUFFIXES:
                     content = members.extractfile(member)
                     assert content is not None
+                    if member.issparse():  # a few bytes that stand for gigabytes
+                        raise ValueError(f"{shard}: {member.name} is a sparse file, of which most is left out")
                     if member.size > MAX_BYTES:
                         raise ValueError(f"{shard}: {member.name} has more than {MAX_BYTES >> 20} MB")
                     yield Row(f"{shard}/{member.name}", content.read())

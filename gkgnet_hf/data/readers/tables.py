@@ -26,7 +26,7 @@ from datasets.fingerprint import generate_random_fingerprint
 from ..annotations import Splits, understand_columns, understand_splits
 from ..columns import NoLabelsError, find_image_column, plain
 from ..options import ReadOptions
-from ..paths import is_address, is_file
+from ..paths import is_address, is_file, read_path
 from ..picture_files import with_column
 from ..places import HIDDEN, Places, looks_like_picture
 from ..splits import SYNONYMS, split_kind
@@ -187,6 +187,7 @@ def read_table(path: Path, options: ReadOptions, num_rows: int | None = None) ->
     """
     suffix = path.suffix.lower()
     try:
+        read_path(str(path))  # no pipe, which never ends
         if suffix in (".csv", ".tsv"):
             dataset = in_memory(_without_empty_rows(read_csv(path, options, num_rows)))
         elif suffix in (".jsonl", ".ndjson"):

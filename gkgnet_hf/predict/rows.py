@@ -117,7 +117,11 @@ def _is_pattern(source: str) -> bool:
 
 
 def _may_be_on_hub(source: str) -> bool:
-    return source.count("/") == 1 and not source.startswith((".", "~", "/")) and not Path(source).parent.exists()
+    path = Path(source)
+    is_file_name = path.suffix.lower() in (*TABLES, *READABLE_SUFFIXES, SHARD_SUFFIX)
+    return (
+        source.count("/") == 1 and not source.startswith((".", "~", "/")) and not (is_file_name or path.parent.exists())
+    )
 
 
 def _rows_of(source: str, options: ReadOptions, split: str | None, lines: TextIO) -> Iterator[Row]:

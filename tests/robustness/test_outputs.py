@@ -136,6 +136,12 @@ def test_a_label_table_that_is_a_pipe_is_one_error(tmp_path):
         read_label_rules(LABELS, 0.5, tmp_path / "labels.csv")
 
 
+@pytest.mark.parametrize("source", ["photoz/cat.jpg", "tables/x.csv", "shards/x.tar"])
+def test_the_hub_is_not_asked_for_a_file_that_is_missing(source):
+    with pytest.raises(FileNotFoundError, match="No file or folder"):
+        read_rows([source])
+
+
 def test_sources_that_grow_are_refused(tmp_path):
     with pytest.raises(ValueError, match="must be the path of a file"):
         list(read_rows(["-"], lines=io.StringIO("a" * (LONGEST_LINE + 1))))

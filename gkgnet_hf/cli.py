@@ -394,7 +394,7 @@ def predict(
     from .predict.rows import SHARD_SUFFIX, STANDARD_INPUT, read_rows
 
     renamed = dict(_pair(text) for text in rename or ())
-    part = multiply_shards(parse_shard(shard), int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
+    part = multiply_shards(parse_shard(shard), *(_number_of_process(name) for name in ("RANK", "WORLD_SIZE")))
     predictor = Predictor(
         model,
         exact=exact or output is None,
@@ -434,6 +434,14 @@ def predict(
         typer.echo(f"... and {more:,} more that cannot be used", err=True)
     if output is not None:
         typer.echo(f"{done}", err=True)
+
+
+def _number_of_process(name: str) -> int:
+    """RANK or WORLD_SIZE, which torchrun and accelerate set."""
+    text = os.environ.get(name) or str(int(name == "WORLD_SIZE"))
+    if not text.isdecimal():
+        raise ValueError(f"The environment variable {name} must be a number, got {text}")
+    return int(text)
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -12,6 +12,7 @@ import numpy as np
 from datasets import Dataset, IterableDataset
 
 from .archives import unpacked
+from .checks import image_suffixes
 from .options import ReadOptions
 from .paths import read_path
 from .readers import READERS
@@ -21,6 +22,8 @@ from .splits import choose_split, held_out, split_order, take_slice
 
 logger = logging.getLogger(__name__)
 
+# No name on the Hub ends so.
+LOCAL_SUFFIXES = (".json", ".xml", ".txt", ".zip", ".tar", ".gz", ".tgz", ".yaml", ".yml")
 DESCRIPTIONS = ("readme", "license", "licence")
 
 
@@ -219,7 +222,7 @@ def local_path(source: str | os.PathLike[str]) -> Path | None:
     if (
         not isinstance(source, str)
         or name.startswith((".", "/", "~"))
-        or path.suffix in (*TABLES, ".json", ".xml", ".txt", ".zip")
+        or path.suffix.lower() in (*TABLES, *LOCAL_SUFFIXES, *image_suffixes())
         or len(path.parts) > 2
         or (len(path.parts) == 2 and path.parent.exists())
     ):

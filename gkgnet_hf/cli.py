@@ -499,6 +499,9 @@ def export(
     model: Model,
     out: Annotated[Path, typer.Argument(help="A new or empty folder.", show_default=False)],
     format: Annotated[Literal["onnx", "pt2"], typer.Option(help="What the runtime reads.")] = "onnx",
+    dtype: Annotated[
+        Literal["float32", "float16"], typer.Option(help="Of weights and activations; float16 is for ONNX on GPUs.")
+    ] = "float32",
 ) -> None:
     """Write a model for other runtimes: one graph for any batch and image size.
 
@@ -511,7 +514,7 @@ def export(
 
     network = load_model(model)
     processor = load_image_processor(model, network.config.num_channels)
-    typer.echo(export_model(network, processor, out, format))
+    typer.echo(export_model(network, processor, out, format, dtype))
 
 
 @app.command()

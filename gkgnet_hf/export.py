@@ -1,6 +1,7 @@
 """GKGNet for other runtimes: torch.export programs and ONNX files that take any batch and any image size."""
 
 import json
+from copy import deepcopy
 from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
@@ -13,10 +14,12 @@ from transformers import BaseImageProcessor
 
 from .files import check_new_folder, written_whole
 from .modeling.configuration_gkgnet import __version__
+from .modeling.group_knn import operators_in_exports
 from .modeling.modeling_gkgnet import GKGNetForImageClassification
 from .modeling.vision_gnn import ConvNorm, Stage, find_stem
 
 Format = Literal["onnx", "pt2"]
+Dtype = Literal["float32", "float16"]
 OPSET = 20  # the first with Gelu
 INPUT, OUTPUT = "pixel_values", "logits"
 AXES = {0: "batch_size", 2: "height", 3: "width"}
@@ -27,6 +30,7 @@ def export_model(
     processor: BaseImageProcessor,
     out: str | PathLike[str],
     format: Format = "onnx",
+    dtype: Dtype = "float32",
 ) -> Path:
     """Write a folder, whole or not at all, that other runtimes read: the network, `config.json` with the labels, and
     `preprocessor_config.json`.
@@ -41,6 +45,8 @@ def export_model(
         processor: its image processor.
         out: a new or empty folder.
         format: "onnx" or "pt2".
+        dtype: of weights and activations; "float16", for GPUs, needs ONNX. The search, the image and the logits stay
+            float32.
 
     Returns:
         `out` as a Path.
@@ -48,7 +54,7 @@ def export_model(
     Raises:
         FileExistsError: if `out` exists and is not empty.
         ImportError: for "onnx" without the packages of the extra `export`.
-        ValueError: as in `export_program`.
+        ValueError: as in `export_program`, and for "float16" in another format than ONNX.
 
     Example:
 
@@ -57,14 +63,18 @@ def export_model(
     """
     out = Path(out)
     check_new_folder(out)
+    if dtype != "float32" and format != "onnx":
+        raise ValueError(f"float16 is for the format onnx, got the format {format}")
     with written_whole(out) as folder:
         if format == "onnx" and not (find_spec("onnx") and find_spec("onnxscript")):
             raise ImportError("The format onnx needs onnx and onnxscript: pip install 'gkgnet-hf[export]'")
-        program = export_program(model)
         if format == "onnx":
+            network = deepcopy(model).to(dtype=getattr(torch, dtype))
+            with operators_in_exports():
+                program = export_program(network)
             _save_onnx(program, model, folder / "model.onnx")
         else:
-            torch.export.save(program, folder / "model.pt2")
+            torch.export.save(export_program(model), folder / "model.pt2")
         model.config.save_pretrained(folder)
         processor.save_pretrained(folder)
     return out
@@ -115,17 +125,19 @@ def smallest_export(model: nn.Module) -> int:
 
 
 class _Logits(nn.Module):
-    """A classifier that returns its logits as a tensor."""
+    """A classifier that takes and returns float32 tensors, whatever its own dtype."""
 
     def __init__(self, model: GKGNetForImageClassification):
         super().__init__()
         self.model = model
 
     def forward(self, pixel_values: Tensor) -> Tensor:
-        return self.model(pixel_values).logits
+        return self.model(pixel_values.to(self.model.dtype)).logits.float()
 
 
 def _save_onnx(program: ExportedProgram, model: GKGNetForImageClassification, path: Path) -> None:
+    from .onnx_operators import OPERATORS
+
     written: Any = torch.onnx.export(
         program,
         dynamic_shapes=(AXES,),
@@ -133,6 +145,7 @@ def _save_onnx(program: ExportedProgram, model: GKGNetForImageClassification, pa
         output_names=[OUTPUT],
         opset_version=OPSET,
         dynamo=True,
+        custom_translation_table=OPERATORS,
         verbose=False,
     )
     written.model.metadata_props.update(

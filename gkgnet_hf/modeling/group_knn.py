@@ -16,7 +16,9 @@ Shapes: B images, G groups of channels, N destinations, M sources, K neighbours,
 
 import functools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -164,9 +166,22 @@ def winning_ranks(sources: Tensor, neighbors: Tensor) -> Tensor:
     return torch.ops.gkgnet.gather_max(sources, neighbors, True)[1]
 
 
+_exporter_knows_operators = ContextVar("_exporter_knows_operators", default=False)
+
+
+@contextmanager
+def operators_in_exports() -> Iterator[None]:
+    """torch.export keeps the operators, for an exporter that knows them."""
+    token = _exporter_knows_operators.set(True)
+    try:
+        yield
+    finally:
+        _exporter_knows_operators.reset(token)
+
+
 def _leaves_pytorch() -> bool:
     """Whether a graph is being made for a runtime that does not know the operators: torch.export, torch.jit.trace."""
-    return torch.compiler.is_exporting() or torch.jit.is_tracing()
+    return torch.jit.is_tracing() or (torch.compiler.is_exporting() and not _exporter_knows_operators.get())
 
 
 def differentiates_functionally() -> bool:
@@ -467,7 +482,7 @@ def _find_neighbors_operator(
 
 
 def _empty_neighbors(destinations: Tensor, sources: Tensor, num_neighbors: int, dilation: int) -> Tensor:
-    ranks = min(num_neighbors * dilation, sources.shape[2])
+    ranks: Any = torch.sym_min(num_neighbors * dilation, sources.shape[2])  # a size may be a symbol
     return destinations.new_empty((*destinations.shape[:3], -(-ranks // dilation)), dtype=torch.long)
 
 

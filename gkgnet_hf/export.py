@@ -69,7 +69,8 @@ def export_model(
         if format == "onnx" and not (find_spec("onnx") and find_spec("onnxscript")):
             raise ImportError("The format onnx needs onnx and onnxscript: pip install 'gkgnet-hf[export]'")
         if format == "onnx":
-            network = deepcopy(model).to(dtype=getattr(torch, dtype))
+            network: Any = deepcopy(model)
+            network.to(dtype=getattr(torch, dtype))
             with operators_in_exports():
                 program = export_program(network)
             _save_onnx(program, model, folder / "model.onnx")

@@ -1,3 +1,5 @@
+# mypy: ignore-errors
+# onnxscript reads these functions as text of another language.
 """GKGNet's operators in ONNX: the search by grid row and the gathering by rank, so that memory holds one at a time.
 
 Shapes as in `modeling.group_knn`. The functions are of the opset that torch.onnx builds its graphs in; it inlines them
@@ -79,7 +81,7 @@ def _gather_max(sources, neighbors, track):
     return _largest(sources, neighbors), no_ranks
 
 
-OPERATORS = {
+OPERATORS: dict[Any, Any] = {
     torch.ops.gkgnet.find_neighbors.default: _find_neighbors,
     torch.ops.gkgnet.gather_max.default: _gather_max,
 }

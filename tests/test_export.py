@@ -99,7 +99,8 @@ def test_onnxruntime_gives_the_same_logits(session, model, shape):
 @pytest.mark.slow
 def test_the_search_of_an_onnx_file_goes_by_grid_row(onnx_folder, model):
     loops = [node for node in onnx.load(onnx_folder / "model.onnx").graph.node if node.op_type == "Scan"]
-    searches = [loop for loop in loops if "TopK" in {node.op_type for node in loop.attribute[0].g.node}]
+    bodies = [attribute.g for loop in loops for attribute in loop.attribute if attribute.name == "body"]
+    searches = [body for body in bodies if "TopK" in {node.op_type for node in body.node}]
     assert len(searches) == sum(model.config.depths)
 
 

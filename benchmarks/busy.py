@@ -2,6 +2,7 @@
 
 python -m benchmarks.busy
 python -m benchmarks.busy --neighbours none process training --steps 5 --rounds 5
+python -m benchmarks.busy --waiting sleeping 1000 10000  # spinning so often before they sleep (GOMP_SPINCOUNT)
 
 Every contender is a process of its own, and all take turns. A round is a few steps of each beside each neighbour.
 """
@@ -57,6 +58,8 @@ class Training:
 
     def __init__(self, network: str, waiting: str, options: argparse.Namespace):
         environment = {name: value for name, value in os.environ.items() if name not in FROM_USER}
+        if waiting.isdecimal():
+            environment["GOMP_SPINCOUNT"] = waiting
         numbers = map(str, (options.image_size, options.batch_size, options.labels, options.threads))
         self.process = subprocess.Popen(
             [sys.executable, "-c", CHILD, network, waiting, *numbers],
@@ -117,7 +120,7 @@ def measure(options: argparse.Namespace) -> list[dict]:
     contenders = {
         (network, waiting): Training(network, waiting, options)
         for network in options.networks
-        for waiting in ("sleeping", "spinning")
+        for waiting in options.waiting
     }
     times: dict[tuple[str, str, str], list[float]] = {}
     try:
@@ -162,11 +165,17 @@ def main() -> None:
     )
     parser.add_argument("--networks", nargs="+", default=["gkgnet_ti", "resnet18"], help="gkgnet_* or timm's")
     parser.add_argument("--neighbours", nargs="+", default=["none", "process"], help="none, process, training")
+    parser.add_argument(
+        "--waiting",
+        nargs="+",
+        default=["sleeping", "spinning"],
+        help="sleeping (as this package has it), spinning (as PyTorch has it), or a number of spins before sleeping",
+    )
     parser.add_argument("--image-size", type=int, default=96, help="side in pixels")
     parser.add_argument("--batch-size", type=int, default=32, help="images a batch")
     parser.add_argument("--labels", type=int, default=87, help="labels of the network")
     parser.add_argument("--threads", type=int, default=0, help="threads of a contender (default: its own choice)")
-    parser.add_argument("--steps", type=int, default=3, help="steps of each contender in a round")
+    parser.add_argument("--steps", type=int, default=1, help="steps of each contender in a round")
     parser.add_argument("--rounds", type=int, default=5, help="rounds")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()

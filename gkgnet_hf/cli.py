@@ -676,9 +676,12 @@ def _load(model: str) -> "tuple[GKGNetForImageClassification, BaseImageProcessor
 
 
 def _write_per_label(result: "Evaluation", path: Path) -> None:
+    from .files import written_whole
+
     columns = result.per_label
     rows = zip(result.label_names, *(values.tolist() for values in columns.values()), strict=True)
-    path.write_text(_csv(["label", *columns], rows), encoding="utf-8")
+    with written_whole(path.absolute().parent) as folder:
+        (folder / path.name).write_text(_csv(["label", *columns], rows), encoding="utf-8")
 
 
 def _warn_of_few(result: "Evaluation") -> None:

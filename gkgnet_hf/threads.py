@@ -16,12 +16,23 @@ def set_up_threads() -> None:
     default. Where another process needs a core, such as one that loads data, each of these waits lasts until the
     scheduler takes the core from a thread that spins. Sleeping costs next to nothing on a machine that has nothing else
     to do. What the user has set stays, and once PyTorch is loaded this changes nothing.
+
+    A process that is forked, as by `multiprocessing` with the method "fork", computes with one thread: it has none of
+    its parent's, for which OpenMP would wait forever.
     """
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_compute_alone)
     if "torch" in sys.modules:
         return
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if (quota := _cores_of_quota()) is not None and quota < _cores_of_affinity():
         os.environ.setdefault("OMP_NUM_THREADS", str(quota))
+
+
+def _compute_alone() -> None:
+    set_num_threads = getattr(sys.modules.get("torch"), "set_num_threads", None)
+    if set_num_threads is not None:
+        set_num_threads(1)
 
 
 def usable_cores() -> int:

@@ -16,6 +16,8 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from tqdm.auto import tqdm
 
+from ..files import removed_on_error
+
 DIGITS = (2, 5)  # least and most in a scene
 SMALLEST_DIGIT = 8  # pixels
 LARGEST_DIGIT = 0.5  # of the image
@@ -55,11 +57,12 @@ def make_digits(
     images, classes = load_digits(return_X_y=True)
     images = images.reshape(-1, 8, 8)
     train, validation = train_test_split(np.arange(len(images)), test_size=0.25, random_state=seed, stratify=classes)
-    (directory / "annotations").mkdir()
-    splits = (("train", train, num_train), ("val", validation, num_validation))
-    for i, (split, numbers, count) in enumerate(splits):
-        rng = np.random.default_rng([seed, i])
-        _write_split(directory, split, images[numbers], classes[numbers], count, image_size, rng)
+    with removed_on_error(directory):
+        (directory / "annotations").mkdir()
+        splits = (("train", train, num_train), ("val", validation, num_validation))
+        for i, (split, numbers, count) in enumerate(splits):
+            rng = np.random.default_rng([seed, i])
+            _write_split(directory, split, images[numbers], classes[numbers], count, image_size, rng)
     return directory
 
 

@@ -11,6 +11,7 @@ from datasets import Image as ImageFeature
 from PIL import Image, ImageDraw, ImageFont
 from scipy import sparse
 
+from ..files import written_whole
 from .checks import check_images
 from .labels import NEGATIVE, POSITIVE, UNKNOWN, label_names, stored_labels
 from .pictures import PictureError, open_picture
@@ -148,7 +149,8 @@ def write_contact_sheet(datasets: Mapping[str, Dataset], path: str | os.PathLike
         names = label_names(datasets[split])
         text = ", ".join(names[label] for label in item["label_ids"]) or "(none)"
         draw.multiline_text((left + 4, top + TILE), _wrapped(text, font), fill="black", font=font)
-    sheet.save(path)
+    with written_whole(path.absolute().parent) as folder:
+        sheet.save(folder / path.name)
     return path
 
 

@@ -193,7 +193,9 @@ def _is_of(value: Any, hint: Any) -> bool:
         return any(_is_of(value, part) for part in get_args(hint))
     kind = get_origin(hint) or hint
     if kind in (int, float):
-        return isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
+        if isinstance(value, float) and kind is int:  # what --logging_steps 1 leaves is 1.0
+            return value.is_integer()
+        return isinstance(value, int | float) and not isinstance(value, bool)
     return isinstance(value, kind)
 
 

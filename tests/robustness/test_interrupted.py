@@ -135,6 +135,13 @@ def test_a_run_that_stopped_early_stays_stopped(tmp_path):
     assert_same_weights(resumed.model.state_dict(), whole.model.state_dict())
 
 
+def test_a_run_that_logs_each_step_resumes(tmp_path):
+    build_trainer(tmp_path, max_steps=2, logging_steps=1).train()
+    resumed = build_trainer(tmp_path, max_steps=3, logging_steps=1)  # its state holds 1.0
+    resumed.train(resume_from_checkpoint=True)
+    assert resumed.state.global_step == 3
+
+
 def test_a_longer_run_goes_on_where_a_shorter_one_ended(tmp_path):
     build_trainer(tmp_path, max_steps=6).train()
     longer = build_trainer(tmp_path, max_steps=8)

@@ -140,7 +140,7 @@ def try_places(folder: Path) -> None:
         most = max(used(disk) - before, PAGE)
         if words[0] == "train":  # it removes the checkpoint before, once the next is there
             shutil.copytree(disk / "out", whole := folder / "whole")
-            most = used(disk)
+            most = used(disk) // 2
         # A place before the first byte, one before the last, and others between.
         for free in sorted({PAGE * int(i * (most - PAGE) / max(1, places - 1) / PAGE) for i in range(places)}):
             begin()

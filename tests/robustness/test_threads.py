@@ -75,7 +75,7 @@ class Scored(Dataset):
         return scores(self.model, pictures(8)[i : i + 1])[0]
 
 
-METHODS = [method for method in ("fork", "spawn", "forkserver") if method in multiprocessing.get_all_start_methods()]
+METHODS = [method for method in ("fork", "spawn") if method in multiprocessing.get_all_start_methods()]
 
 
 @pytest.mark.slow
@@ -135,6 +135,7 @@ def memory():
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is measured in /proc")
 @pytest.mark.parametrize("compute", [scores, gradients])
 def test_two_hundred_calls_take_no_more_memory_than_fifty(compute):

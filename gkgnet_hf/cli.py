@@ -502,6 +502,12 @@ def export(
     dtype: Annotated[
         Literal["float32", "float16"], typer.Option(help="Of weights and activations; float16 is for ONNX on GPUs.")
     ] = "float32",
+    layout: Annotated[
+        Literal["plain", "tagger"], typer.Option(help="tagger adds the tables that tagger tools read (docs/export.md).")
+    ] = "plain",
+    label_table: Annotated[
+        Path | None, typer.Option(help="For taggers: categories, thresholds and names, as of predict.")
+    ] = None,
 ) -> None:
     """Write a model for other runtimes: one graph for any batch and image size.
 
@@ -514,7 +520,25 @@ def export(
 
     network = load_model(model)
     processor = load_image_processor(model, network.config.num_channels)
+    if layout == "tagger":
+        if format != "onnx" or dtype != "float32":
+            raise ValueError("--layout tagger is written with --format onnx and --dtype float32")
+        from .tagger import export_tagger
+
+        typer.echo(export_tagger(network, processor, out, label_table, _label_counts(model)))
+        return
+    if label_table is not None:
+        raise ValueError("--label-table belongs to --layout tagger")
     typer.echo(export_model(network, processor, out, format, dtype))
+
+
+def _label_counts(model: str) -> dict[str, int]:
+    """How many images of the evaluation beside a model have each label; empty where there is none."""
+    try:
+        content = json.loads(Path(model, "evaluation.json").read_text(encoding="utf-8"))
+        return {str(row["label"]): int(row["positives"]) for row in content["per_label"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 @app.command()

@@ -1,6 +1,7 @@
 """GKGNet for other runtimes: torch.export programs and ONNX files that take any batch and any image size."""
 
 import json
+from collections.abc import Sequence
 from copy import deepcopy
 from importlib.util import find_spec
 from os import PathLike
@@ -73,7 +74,7 @@ def export_model(
             network.to(dtype=getattr(torch, dtype))
             with operators_in_exports():
                 program = export_program(network)
-            _save_onnx(program, model, folder / "model.onnx")
+            save_onnx(program, model, folder / "model.onnx")
         else:
             torch.export.save(export_program(model), folder / "model.pt2")
         model.config.save_pretrained(folder)
@@ -136,19 +137,31 @@ class _Logits(nn.Module):
         return self.model(pixel_values.to(self.model.dtype)).logits.float()
 
 
-def _save_onnx(program: ExportedProgram, model: GKGNetForImageClassification, path: Path) -> None:
+def save_onnx(
+    program: ExportedProgram,
+    model: GKGNetForImageClassification,
+    path: Path,
+    input_name: str = INPUT,
+    output_names: Sequence[str] = (OUTPUT,),
+) -> None:
+    """Write the program of a model as an ONNX file; its metadata are those of `export_model`."""
     from .onnx_operators import OPERATORS
 
     written: Any = torch.onnx.export(
         program,
         dynamic_shapes=(AXES,),
-        input_names=[INPUT],
-        output_names=[OUTPUT],
+        input_names=[input_name],
+        output_names=list(output_names),
         opset_version=OPSET,
         dynamo=True,
         custom_translation_table=OPERATORS,
         verbose=False,
     )
+    graph = written.model.graph
+    values = [*graph.initializers.values(), *(value for node in graph.all_nodes() for value in node.outputs)]
+    for value in values:  # torch names values after its operators, such as embedding
+        if value.name in output_names and value not in graph.outputs:
+            value.name = f"{value.name}_within"
     written.model.metadata_props.update(
         id2label=json.dumps(model.config.id2label),
         smallest_image=str(smallest_export(model)),

@@ -53,7 +53,7 @@ class _Recorder(TorchDispatchMode):
 
     def stand_in(self, tensor: Tensor) -> Tensor:
         """A weight as it is, since each has its own place in memory; else random numbers, shared by equal layouts."""
-        if isinstance(tensor, nn.Parameter):
+        if isinstance(tensor, nn.Parameter) or tensor.is_mkldnn:  # a packed weight
             return tensor
         return self.numbers(tensor.shape, tensor.stride(), tensor.dtype, tensor.device)
 

@@ -5,11 +5,13 @@ import copy
 import pytest
 import timm
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from gkgnet_hf import GKGNetForImageClassification, optimize_for_inference
 from gkgnet_hf.export import export_program
 from gkgnet_hf.modeling import vision_gnn
-from gkgnet_hf.modeling.vision_gnn import ConvNorm
+from gkgnet_hf.modeling.packed_conv import PackedConv
+from gkgnet_hf.modeling.vision_gnn import ConvNorm, position_bias
 
 from .test_models import small_config
 
@@ -21,6 +23,10 @@ def trained(model):
         for _ in range(5):
             model(torch.randn(4, 3, 64, 64, dtype=torch.float64))
     return model.eval()
+
+
+def logits(output):
+    return output if isinstance(output, torch.Tensor) else output.logits
 
 
 def gkgnet():
@@ -42,8 +48,57 @@ def test_logits_stay_the_same(monkeypatch, build, shape, band):
     images = torch.randn(shape, dtype=torch.float64)
     with torch.inference_mode():
         before, after = model(images), optimised(images)
-    before, after = (output if isinstance(output, torch.Tensor) else output.logits for output in (before, after))
-    torch.testing.assert_close(after, before, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(logits(after), logits(before), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("build", [gkgnet, pvig])
+def test_packed_convolutions_give_the_logits_of_plain_ones(monkeypatch, build):
+    model = trained(build()).float()
+    optimised = optimize_for_inference(copy.deepcopy(model))
+    images = torch.randn(2, 3, 96, 64)
+    for network in (optimised, copy.deepcopy(optimised)):  # the second is copied before it has packed anything
+        with torch.inference_mode(), monkeypatch.context() as plain:
+            packed = logits(network(images))
+            assert all(m.packed is not None for m in network.modules() if isinstance(m, PackedConv))
+            plain.setattr(PackedConv, "_takes", lambda self, x: False)
+            torch.testing.assert_close(packed, logits(network(images)), rtol=1e-4, atol=1e-4)
+
+
+def test_a_network_that_has_inferred_can_be_copied_differentiated_and_converted():
+    model = optimize_for_inference(gkgnet().eval())
+    image = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        before = model(image).logits
+    model = copy.deepcopy(model)
+    leaf = image.clone().requires_grad_()
+    model(leaf).logits.sum().backward()
+    assert leaf.grad.abs().sum() > 0
+    with torch.no_grad():
+        torch.testing.assert_close(model(image).logits, before)
+        conv = model.gkgnet.backbone.stem.conv1
+        single = conv(image)
+        assert model.bfloat16()(image.bfloat16()).logits.dtype == torch.bfloat16
+        torch.testing.assert_close(conv(image.bfloat16()).float(), single, rtol=0.02, atol=0.05)
+
+
+def test_the_position_bias_is_kept_until_another_grid_comes():
+    stage = optimize_for_inference(gkgnet().eval()).gkgnet.backbone.stages[0]
+    small, wide = torch.zeros(1, 8, 16, 16), torch.zeros(1, 8, 16, 24)
+    first = stage.position_bias(small)
+    assert stage.position_bias(small) is first
+    for grid in (wide, small.double()):
+        for kept, fresh in zip(stage.position_bias(grid), position_bias(grid, stage.pool_ratio), strict=True):
+            torch.testing.assert_close(kept, fresh)
+
+
+def test_multiply_adds_of_packed_convolutions_are_counted():
+    model = gkgnet().eval()
+    counts = []
+    for network in (model, optimize_for_inference(copy.deepcopy(model))):
+        with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+            network(torch.zeros(1, 3, 64, 64))
+        counts.append(counter.get_total_flops())
+    assert counts[0] == counts[1]
 
 
 def test_another_network_is_an_error():

@@ -33,6 +33,7 @@ CODE = {
     "group_knn_cpu.py",
     "group_knn_triton.py",
     "norm_gelu.py",
+    "packed_conv.py",
     "modeling_gkgnet.py",
     "vision_gnn.py",
 }

@@ -22,6 +22,7 @@ from torch.utils.checkpoint import checkpoint
 
 from .group_knn import find_neighbors, max_relative
 from .norm_gelu import batch_norm_gelu
+from .packed_conv import PackedConv
 
 
 class ConvNorm(nn.Module):
@@ -81,14 +82,6 @@ def channels_last(x: Tensor) -> Tensor:
 def gelu(x: Tensor) -> Tensor:
     """GELU of nodes (B, C, H, W); on CPU it is several times slower for channels-last tensors than for their rows."""
     return F.gelu(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-
-
-class Gelu(nn.Module):
-    """`gelu` as a module."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) → (B, C, H, W)."""
-        return gelu(x)
 
 
 class Stem(nn.Module):
@@ -195,9 +188,12 @@ class GroupKGCN(nn.Module):
 
     def branch(self, x: Tensor, h: Tensor, messages: Tensor) -> Tensor:
         """What `update` adds to `x`, (B, C, H, W); each node by itself."""
+        return self.drop_path(self.fc2(self.graph_conv(self.join(h, messages))))
+
+    def join(self, h: Tensor, messages: Tensor) -> Tensor:
+        """h_1, m_1, h_2, m_2, …: (B, 2C, H, W). `optimize_for_inference` replaces this method by `join_groups`."""
         interleaved = torch.stack((h.permute(0, 2, 3, 1), messages.permute(0, 2, 3, 1)), dim=4)
-        pairs = interleaved.flatten(3).permute(0, 3, 1, 2)  # h_1, m_1, h_2, m_2, …: (B, 2C, H, W)
-        return self.drop_path(self.fc2(self.graph_conv(pairs)))
+        return interleaved.flatten(3).permute(0, 3, 1, 2)
 
 
 class PatchGroupKGCN(GroupKGCN):
@@ -329,13 +325,17 @@ class Stage(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C_in, H, W) → (B, C, H/2, W/2), sides rounded up; (B, C, H, W) in the first stage."""
         x = self.downsample(x)
-        bias = position_bias(x, self.pool_ratio) if self.use_position_bias else None
+        bias = self.position_bias(x) if self.use_position_bias else None
         for block in self.blocks:
             if self.grad_checkpointing and not torch.jit.is_scripting():
                 x = checkpoint_block(partial(checkpoint, use_reentrant=False), block, block, x, bias)
             else:
                 x = block(x, bias)
         return x
+
+    def position_bias(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """`position_bias` of the grid. `optimize_for_inference` replaces this method by `KeptBias`."""
+        return position_bias(x, self.pool_ratio)
 
 
 class PyramidVisionGNN(nn.Module):
@@ -597,16 +597,48 @@ def optimize_for_inference(model: Model) -> Model:
         if isinstance(module, (GroupKGCN, FeedForward)):
             residual = "forward" if isinstance(module, FeedForward) else "update"
             setattr(module, residual, partial(by_bands, module.branch))
+        if isinstance(module, Stage):
+            module.position_bias = KeptBias(module.pool_ratio)  # type: ignore[method-assign]
         for name, child in module.named_children():
             if isinstance(child, ConvNorm):
-                fused: nn.Module = fuse_conv_bn_eval(child.conv, child.norm)
-                setattr(module, name, nn.Sequential(fused, Gelu()) if isinstance(child, ConvNormGelu) else fused)
+                fused = fuse_conv_bn_eval(child.conv, child.norm)
+                if isinstance(module, GroupKGCN) and name == "graph_conv":
+                    fused.weight.data = fused.weight.unflatten(1, (-1, 2)).transpose(1, 2).flatten(1, 2)
+                    module.join = join_groups  # type: ignore[method-assign]
+                setattr(module, name, PackedConv(fused, isinstance(child, ConvNormGelu)))
     model.register_state_dict_pre_hook(_refuse)
     return model.requires_grad_(False)
 
 
 def _refuse(*args: Any) -> None:
     raise RuntimeError("A model that was optimised for inference cannot be saved: save it before that")
+
+
+class KeptBias:
+    """`position_bias` of a stage, kept until another grid comes."""
+
+    def __init__(self, pool_ratio: int):
+        self.pool_ratio = pool_ratio
+        self.kept: tuple[Any, Any] = (None, None)
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """As `position_bias`."""
+        if torch.compiler.is_compiling():
+            return position_bias(x, self.pool_ratio)
+        grid, bias = self.kept
+        if grid != (asked := (x.shape[1:], x.dtype, x.device)):
+            bias = position_bias(x, self.pool_ratio)
+            self.kept = asked, bias
+        return bias
+
+
+def join_groups(h: Tensor, messages: Tensor) -> Tensor:
+    """The inputs of each group of the update: its channels of `h`, then those of the messages; (B, 2C, H, W).
+
+    Whole runs of channels are faster to copy than h_1, m_1, h_2, m_2, ….
+    """
+    groups = [x.permute(0, 2, 3, 1).unflatten(3, (UPDATE_GROUPS, -1)) for x in (h, messages)]
+    return torch.cat(groups, 4).flatten(3).permute(0, 3, 1, 2)
 
 
 # Nodes that a block prepared for inference widens at a time: what lies between its layers then stays in cache.
@@ -618,25 +650,12 @@ def by_bands(branch: Callable[..., Tensor], *nodes: Tensor) -> Tensor:
 
     On CPU `BAND` nodes at a time; elsewhere at once, since a GPU has no such cache to stay in.
     """
-    if nodes[0].device.type != "cpu":
+    if nodes[0].device.type != "cpu" or nodes[0].numel() == 0:
         return nodes[0] + branch(*nodes)
-    batch, _, height, width = nodes[0].shape
-    rows = [x.permute(0, 2, 3, 1).reshape(batch * height * width, x.shape[1]) for x in nodes]
-    out = torch.empty_like(rows[0])
-    for first in range(0, batch * height * width, BAND):
-        band = [_grid(x[first : first + BAND]) for x in rows]
-        change = branch(*band)
-        if change.requires_grad:
-            _grid(out[first : first + BAND]).copy_(band[0] + change)
-        else:
-            torch.add(band[0], change, out=_grid(out[first : first + BAND]))
-    return out.view(batch, height, width, out.shape[1]).permute(0, 3, 1, 2)
-
-
-def _grid(rows: Tensor) -> Tensor:
-    """Rows (N, C) as nodes of a grid; one of 16 images where that is possible.
-
-    With one thread PyTorch leaves 1×1 convolutions of fewer images to a library that is half as fast on some CPUs.
-    """
-    images = 16 if len(rows) % 16 == 0 else 1
-    return rows.view(images, len(rows) // images, 1, rows.shape[1]).permute(0, 3, 1, 2)
+    batch, dim, height, width = nodes[0].shape
+    num_nodes = batch * height * width
+    rows = [x.permute(0, 2, 3, 1).reshape(1, num_nodes, 1, x.shape[1]).permute(0, 3, 1, 2) for x in nodes]
+    bands = [[x[:, :, first : first + BAND] for x in rows] for first in range(0, num_nodes, BAND)]
+    parts = [band[0] + branch(*band) for band in bands]
+    out = torch.cat(parts, 2) if len(parts) > 1 else parts[0]
+    return out.permute(0, 2, 3, 1).view(batch, height, width, dim).permute(0, 3, 1, 2)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import conv_flop_count, flop_registry, register_flop_formula
 
-from .group_knn import _differentiates_functionally, _leaves_pytorch
+from .group_knn import differentiates_functionally, _leaves_pytorch
 
 
 class PackedConv(nn.Module):
@@ -45,7 +45,7 @@ class PackedConv(nn.Module):
             and type(x) is Tensor  # no fake one
             and not torch.compiler.is_compiling()
             and not _leaves_pytorch()
-            and not _differentiates_functionally()
+            and not differentiates_functionally()
             and not torch.is_autocast_enabled("cpu")
             and not (torch.is_grad_enabled() and (x.requires_grad or self.conv.weight.requires_grad))
             and x.dtype == self.conv.weight.dtype

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import conv_flop_count, flop_registry, register_flop_formula
 
-from .group_knn import differentiates_functionally, _leaves_pytorch
+from .group_knn import _leaves_pytorch, differentiates_functionally
 
 
 class PackedConv(nn.Module):

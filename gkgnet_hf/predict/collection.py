@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 from transformers import BaseImageProcessor
 
-from .outputs import Output, Result
+from .outputs import Output, Printed, Result
 from .predictor import BatchReader, Predictor
 from .rows import Row
 
@@ -93,7 +93,8 @@ def label_collection(
         collate_fn=_Collate(predictor.processor),
         prefetch_factor=4 if num_workers else None,
     )
-    bar = tqdm(desc="Labelling", unit="image", smoothing=0.05)
+    # Printed results show themselves how far it is.
+    bar = tqdm(desc="Labelling", unit="image", smoothing=0.05, disable=isinstance(output, Printed))
     if total is not None:
         threading.Thread(target=_set_total, args=(bar, total), daemon=True).start()
     start = last = time.monotonic()

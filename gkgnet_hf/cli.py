@@ -499,9 +499,6 @@ def export(
     model: Model,
     out: Annotated[Path, typer.Argument(help="A new or empty folder.", show_default=False)],
     format: Annotated[Literal["onnx", "pt2"], typer.Option(help="What the runtime reads.")] = "onnx",
-    dtype: Annotated[
-        Literal["float32", "float16"], typer.Option(help="Of weights and activations; float16 is for ONNX on GPUs.")
-    ] = "float32",
     layout: Annotated[
         Literal["plain", "tagger"], typer.Option(help="tagger adds the tables that tagger tools read (docs/export.md).")
     ] = "plain",
@@ -521,15 +518,15 @@ def export(
     network = load_model(model)
     processor = load_image_processor(model, network.config.num_channels)
     if layout == "tagger":
-        if format != "onnx" or dtype != "float32":
-            raise ValueError("--layout tagger is written with --format onnx and --dtype float32")
+        if format != "onnx":
+            raise ValueError("--layout tagger is written with --format onnx")
         from .tagger import export_tagger
 
         typer.echo(export_tagger(network, processor, out, label_table, _label_counts(model)))
         return
     if label_table is not None:
         raise ValueError("--label-table belongs to --layout tagger")
-    typer.echo(export_model(network, processor, out, format, dtype))
+    typer.echo(export_model(network, processor, out, format))
 
 
 def _label_counts(model: str) -> dict[str, int]:

@@ -2,8 +2,8 @@
 
 import json
 from collections.abc import Sequence
-from copy import deepcopy
 from importlib.util import find_spec
+from io import BytesIO
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +20,6 @@ from .modeling.modeling_gkgnet import GKGNetForImageClassification
 from .modeling.vision_gnn import ConvNorm, Stage, find_stem
 
 Format = Literal["onnx", "pt2"]
-Dtype = Literal["float32", "float16"]
 OPSET = 20  # the first with Gelu
 INPUT, OUTPUT = "pixel_values", "logits"
 AXES = {0: "batch_size", 2: "height", 3: "width"}
@@ -31,7 +30,6 @@ def export_model(
     processor: BaseImageProcessor,
     out: str | PathLike[str],
     format: Format = "onnx",
-    dtype: Dtype = "float32",
 ) -> Path:
     """Write a folder, whole or not at all, that other runtimes read: the network, `config.json` with the labels, and
     `preprocessor_config.json`.
@@ -46,8 +44,6 @@ def export_model(
         processor: its image processor.
         out: a new or empty folder.
         format: "onnx" or "pt2".
-        dtype: of weights and activations; "float16", for GPUs, needs ONNX. The search, the image and the logits stay
-            float32.
 
     Returns:
         `out` as a Path.
@@ -55,7 +51,7 @@ def export_model(
     Raises:
         FileExistsError: if `out` exists and is not empty.
         ImportError: for "onnx" without the packages of the extra `export`.
-        ValueError: as in `export_program`, and for "float16" in another format than ONNX.
+        ValueError: as in `export_program`.
 
     Example:
 
@@ -64,19 +60,17 @@ def export_model(
     """
     out = Path(out)
     check_new_folder(out)
-    if dtype != "float32" and format != "onnx":
-        raise ValueError(f"float16 is for the format onnx, got the format {format}")
     with written_whole(out) as folder:
         if format == "onnx" and not (find_spec("onnx") and find_spec("onnxscript")):
             raise ImportError("The format onnx needs onnx and onnxscript: pip install 'gkgnet-hf[export]'")
         if format == "onnx":
-            network: Any = deepcopy(model)
-            network.to(dtype=getattr(torch, dtype))
             with operators_in_exports():
-                program = export_program(network)
+                program = export_program(model)
             save_onnx(program, model, folder / "model.onnx")
         else:
-            torch.export.save(export_program(model), folder / "model.pt2")
+            content = BytesIO()  # on a full disk torch would end the process
+            torch.export.save(export_program(model), content)
+            (folder / "model.pt2").write_bytes(content.getbuffer())
         model.config.save_pretrained(folder)
         processor.save_pretrained(folder)
     return out
@@ -127,14 +121,14 @@ def smallest_export(model: nn.Module) -> int:
 
 
 class _Logits(nn.Module):
-    """A classifier that takes and returns float32 tensors, whatever its own dtype."""
+    """A classifier that returns its logits as a tensor."""
 
     def __init__(self, model: GKGNetForImageClassification):
         super().__init__()
         self.model = model
 
     def forward(self, pixel_values: Tensor) -> Tensor:
-        return self.model(pixel_values.to(self.model.dtype)).logits.float()
+        return self.model(pixel_values).logits
 
 
 def save_onnx(

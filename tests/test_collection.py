@@ -287,7 +287,7 @@ class TestParts:
 
     @pytest.mark.slow
     def test_thirty_kills_change_nothing(self, model, tmp_path):
-        for i in range(150):
+        for i in range(600):
             draw(tmp_path / "many" / f"{i:03}.png", i)
         words = [sys.executable, "-m", "tests.kill_collection", model, str(tmp_path / "many")]
         root = Path(__file__).parents[1]

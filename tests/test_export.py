@@ -105,21 +105,6 @@ def test_the_search_of_an_onnx_file_goes_by_grid_row(onnx_folder, model):
 
 
 @pytest.mark.slow
-def test_half_precision_takes_and_gives_float32(tmp_path, model):
-    processor = create_image_processor(model.config)
-    path = export_model(model, processor, tmp_path / "half", dtype="float16") / "model.onnx"
-    assert model.dtype == torch.float32
-    weights = {tensor.data_type for tensor in onnx.load(path).graph.initializer if len(tensor.dims) == 4}
-    assert weights == {onnx.TensorProto.FLOAT16}
-    pixel_values = torch.randn(2, 3, 64, 96)
-    expected = logits_of(model, pixel_values)
-    found = run_onnx(path, pixel_values)
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, expected, rtol=0, atol=0.05 * expected.std().item() + 0.01)
-    with pytest.raises(ValueError, match="float16 is for the format onnx, got the format pt2"):
-        export_model(model, processor, tmp_path / "other", "pt2", "float16")
-
-
 @pytest.mark.slow
 def test_the_onnx_file_says_what_it_reads_and_writes(onnx_folder, session):
     (images,), (logits,) = session.get_inputs(), session.get_outputs()

@@ -88,6 +88,7 @@ INLINE TARGET float NAME(prepare)(const struct search *s, const void *features, 
     read_row(features, offset, s->half, s->dim, row);
     for (int64_t j = s->dim; j < s->padded_dim; j++) row[j] = 0;
     float length = sqrtf(NAME(product)(row, row, s->padded_dim)), factor = 1;
+    if (s->dim == 1) length = fabsf(row[0]); /* whose square may be infinite, as PyTorch has it */
     length = length < 1e-12f ? 1e-12f : length; /* NaN stays */
 #if HALF
     if (s->half) { /* to multiply by a power of two loses nothing */

@@ -2,7 +2,6 @@
 
 import errno
 import json
-import math
 import types
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -26,7 +25,7 @@ MISFITS = (
 )
 LARGEST = 10**15  # steps, epochs, images a batch
 # How torch.save says that it could not write; the number of the error is lost on the way.
-TORCH_WRITE_FAILURES = ("PytorchStreamWriter", "inline_container", "file write failed")
+TORCH_WRITE_FAILURES = ("PytorchStreamWriter", "inline_container", "file write failed", "iostream error")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 
@@ -35,8 +34,8 @@ def reading(file: Path) -> Iterator[None]:
     """What goes wrong in the block is a ValueError that names the file."""
     try:
         yield
-    except MISFITS as error:
-        if isinstance(error, ValueError) and str(file.parent) in str(error):
+    except (*MISFITS, OSError) as error:
+        if isinstance(error, ValueError | OSError) and str(file.parent) in str(error):
             raise
         reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
         raise ValueError(f"{file} cannot be resumed from: {reason}") from error
@@ -82,6 +81,8 @@ def check_checkpoint(checkpoint: Path, labels: dict[int, str] | None) -> None:
     _check_state(checkpoint / STATE_FILE)
     if labels is not None and (checkpoint / CONFIG_NAME).is_file():
         _check_labels(checkpoint / CONFIG_NAME, labels)
+    if odd := next((file for file in sorted(checkpoint.iterdir()) if file.exists() and not file.is_file()), None):
+        raise ValueError(f"{odd} must be a regular file")  # to open a pipe would wait for ever
     for name in (SAFE_WEIGHTS_INDEX_NAME, WEIGHTS_INDEX_NAME):
         if (checkpoint / name).is_file():
             _check_index(checkpoint / name)
@@ -99,7 +100,7 @@ def _check_state(file: Path) -> None:
             _check(file, name, _is_of(value, hints[name]), value)
     for name, least in (("global_step", 0), ("epoch", 0), ("train_batch_size", 1)):
         value = state.get(name)
-        fits = isinstance(value, int | float) and math.isfinite(value) and least <= value <= LARGEST
+        fits = isinstance(value, int | float) and least <= value <= LARGEST
         _check(file, name, fits, value)
     _check(file, "log_history", all(isinstance(entry, dict) for entry in state.get("log_history") or ()), "no objects")
     for name, data in (state.get("stateful_callbacks") or {}).items():
@@ -175,11 +176,13 @@ def check_scheduler(file: Path, loaded: Any, scheduler: Any) -> None:
 
 def _check(file: Path, name: str, fits: Any, value: Any) -> None:
     if not fits:
-        shown = repr(value)
+        shown = " ".join(repr(value).split())
         raise ValueError(f"{file} cannot be resumed from: {name} cannot be {shown[:80]}{'…' * (len(shown) > 80)}")
 
 
 def _json_object(file: Path) -> dict[str, Any]:
+    if file.exists() and not file.is_file():
+        raise ValueError(f"{file} must be a regular file")
     with reading(file):
         content = json.loads(file.read_text(encoding="utf-8"))
     if not isinstance(content, dict):
@@ -201,6 +204,8 @@ def _is_of(value: Any, hint: Any) -> bool:
 
 def _is_like(value: Any, expected: Any) -> bool:
     """Whether a value can stand where another one stood: numbers for numbers, containers with such things in them."""
+    if isinstance(value, Tensor) and value.numel() != 1 and not isinstance(expected, Tensor):
+        return False  # whose truth cannot be told
     if expected is None or value is None:
         return not isinstance(value, dict | list) or value == {} or expected is None
     if isinstance(expected, bool) or isinstance(value, bool):

@@ -134,6 +134,7 @@ def _reaches_us(result):
         or "auto_map" in how
         or "configuration_files" in how
         or "maximum recursion depth" in message
+        or ("model_type" in how and "unhashable type" in message)
     )
 
 

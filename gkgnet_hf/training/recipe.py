@@ -23,6 +23,9 @@ ARGUMENTS = (ModelArguments, DataArguments, MultiLabelTrainingArguments)
 NULL = "null"
 VERBATIM = "\0"  # before text that argparse would take for an option, or that is no null; no file or word contains it
 
+LARGEST_FILE = 1_000_000  # bytes
+DEEPEST = 20
+
 
 @dataclasses.dataclass
 class Recipe:
@@ -86,14 +89,15 @@ def _file_words(name: str) -> list[str]:
     if name in recipe_names():
         text = (RECIPES / f"{name}.yaml").read_text(encoding="utf-8")
     elif Path(name).is_file():
-        text = Path(name).read_text(encoding="utf-8")
+        text = _read_text(Path(name))
     else:
         raise ValueError(f"{name} is neither a file nor a recipe of this package ({', '.join(recipe_names())})")
     try:
+        _check_plain(text, name)
         typed = yaml.load(text, _Yaml12)
         settings = yaml.load(text, yaml.BaseLoader)  # as written, for the parser to read
     except yaml.YAMLError as error:
-        raise ValueError(f"{name} is no YAML file: {error}") from error
+        raise ValueError(f"{name} is no YAML file: {' '.join(str(error).split())}") from error
     if not isinstance(settings, dict):
         raise ValueError(f"{name} must hold `name: value` lines, got {type(settings).__name__}")
     words = []
@@ -103,6 +107,38 @@ def _file_words(name: str) -> list[str]:
         else:
             words.append(f"--{name}={_word(text, value)}")
     return words
+
+
+def _read_text(file: Path) -> str:
+    if (size := file.stat().st_size) > LARGEST_FILE:
+        raise ValueError(f"{file} is no recipe: it has {size:,} bytes")
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is no UTF-8 text: {error}") from error
+
+
+def _check_plain(text: str, name: str) -> None:
+    """Raise ValueError for what no recipe needs: anchors, which repeat content, tags, deep nesting, odd keys."""
+    depth = 0
+    for event in yaml.parse(text, yaml.SafeLoader):
+        where = f"{name}, line {event.start_mark.line + 1}"
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+            raise ValueError(f"{where}: anchors and aliases (& and *) are not read in recipes")
+        if str(getattr(event, "tag", None) or "").strip("!"):
+            raise ValueError(f"{where}: tags such as {event.tag} are not read in recipes")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            raise ValueError(f"{where}: more than {DEEPEST} levels")
+    root = yaml.compose(text, yaml.SafeLoader)
+    seen: set[str] = set()
+    for key, _ in root.value if isinstance(root, yaml.MappingNode) else ():
+        where, word = f"{name}, line {key.start_mark.line + 1}", str(key.value)
+        if not isinstance(key, yaml.ScalarNode) or not word.isidentifier():
+            raise ValueError(f"{where}: {word[:80]!r} is not the name of an argument")
+        if word in seen:
+            raise ValueError(f"{where}: {word} is given twice")
+        seen.add(word)
 
 
 def _word(text: Any, value: Any) -> str:
@@ -163,6 +199,13 @@ class _Parser(HfArgumentParser):
         raise ValueError(self.source + message.replace(repr(VERBATIM)[1:-1], ""))
 
 
+def _is_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
 def _reader(read: Callable[[str], Any] | None, kinds: Sequence[Any]) -> Callable[[str], Any]:
     """How a word becomes a value of one of these types: null, a mapping as JSON, or what transformers' parser reads."""
     mapping = any((get_origin(kind) or kind) is dict or dataclasses.is_dataclass(kind) for kind in kinds)
@@ -178,6 +221,8 @@ def _reader(read: Callable[[str], Any] | None, kinds: Sequence[Any]) -> Callable
                 return dict(json.loads(text))
             except (json.JSONDecodeError, TypeError) as error:
                 raise argparse.ArgumentTypeError(f"must be a JSON object, got {text!r}: {error}") from error
+        if not mapping and text.startswith("{") and _is_object(text):
+            raise argparse.ArgumentTypeError(f"cannot be a mapping, got {text!r}")
         return read(text) if read else text
 
     convert.__name__ = getattr(read, "__name__", "text")  # argparse names it in its errors

@@ -1,0 +1,76 @@
+"""The paper's comparisons in miniature, on scenes of real things.
+
+    python -m benchmarks.paper --output paper
+
+Fetches cut-outs, draws scenes, trains what is not there yet, and writes results.json, paper.md and plots. A run that
+was cut short is begun again; finished ones stay. On two CPU cores it takes hours; --stages does part of it.
+"""
+
+import argparse
+import json
+import multiprocessing
+from pathlib import Path
+
+import numpy as np
+
+from gkgnet_hf.data import load_coco
+from gkgnet_hf.evaluation.results import label_areas
+
+from .networks import IMAGE_SIZE
+from .plan import STAGES, Budget, Results
+from .report import write_report
+from .scenes import fetch_stamps, read_cutouts, write_scenes, write_singles
+from .training import one_thread, train_job
+
+SINGLE_SIZE = 96
+
+
+def main() -> None:
+    """Run the stages that are asked for and write the report of everything that is there."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.paper", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--output", type=Path, required=True, help="folder of data, runs and report")
+    parser.add_argument("--cutouts", type=Path, help="folder of cut-outs; default: Debian's, which are fetched")
+    parser.add_argument("--stages", nargs="*", choices=STAGES, default=list(STAGES), help="default: all")
+    parser.add_argument("--scenes", type=int, default=20_000, help="training scenes; a tenth as many for validation")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--single-steps", type=int, default=6000, help="steps of 32 for learning single labels")
+    parser.add_argument("--grid-steps", type=int, default=1500, help="steps of 32 for each learning rate")
+    parser.add_argument("--steps", type=int, default=6000, help="steps of 32 of each run that counts")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time, on one core each")
+    options = parser.parse_args()
+    folder = options.output
+    prepare(folder, options.cutouts, options.scenes, options.jobs)
+    runs = folder / "runs"
+    runs.mkdir(exist_ok=True)
+    budget = Budget(options.seeds, options.single_steps, options.grid_steps, options.steps)
+    results: Results = {file.stem: json.loads(file.read_text()) for file in sorted(runs.glob("*.json"))}
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(options.jobs, initializer=one_thread) as pool:
+        for stage in options.stages:
+            wanted = STAGES[stage](results, budget)
+            for name, result in pool.imap_unordered(train_job, [(folder, run) for run in wanted], chunksize=1):
+                results[name] = result
+                print(f"{stage}: {name}: {result['ema']}"[:200], flush=True)
+    (folder / "results.json").write_text(json.dumps(results))
+    if all(run.name in results for run in STAGES["rates"](results, budget)):
+        write_report(folder, results, budget)
+
+
+def prepare(folder: Path, cutouts: Path | None, num_scenes: int, jobs: int) -> None:
+    """Draw what is not there yet, and keep it as arrays too."""
+    found = read_cutouts(cutouts or fetch_stamps(folder / "stamps"))
+    counts = {"train": num_scenes, "val": num_scenes // 10}
+    scenes = write_scenes(folder / "scenes", found, counts, IMAGE_SIZE, jobs=jobs)
+    for split in counts:
+        if not (folder / f"scenes-{split}-areas.npy").exists():
+            dataset = load_coco(scenes / split, scenes / "annotations" / f"instances_{split}.json")
+            np.save(folder / f"scenes-{split}-images.npy", np.stack([np.asarray(image) for image in dataset["image"]]))
+            np.save(folder / f"scenes-{split}-labels.npy", np.asarray(dataset["labels"], dtype=np.float32))
+            np.save(folder / f"scenes-{split}-areas.npy", label_areas(dataset))
+    write_singles(folder, found, SINGLE_SIZE)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""Which runs each table needs. A later stage depends on what earlier ones found, so stages are functions of them."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from .networks import NETWORKS
+from .training import Run
+
+PAPER_NETWORK = "label nodes, G = 2"
+PLAIN = "ViG, linear head"
+CNN_NETWORK = list(NETWORKS)[-1]
+RATES = (5e-4, 1e-3, 2e-3)
+SINGLE_RATE = 2e-3
+
+Results = dict[str, dict[str, Any]]  # name of the run → its result
+Stage = Callable[[Results, "Budget"], list[Run]]
+
+
+class Budget:
+    """How much is spent: seeds, and steps of learning single labels, of trying rates, and of the runs that count."""
+
+    def __init__(self, seeds: int, single_steps: int, grid_steps: int, steps: int):
+        self.seeds, self.single_steps, self.grid_steps, self.steps = range(seeds), single_steps, grid_steps, steps
+
+
+def single_run(network: str, budget: Budget, seed: int = 0, **changes: Any) -> Run:
+    """Learning single labels; those of seed 0 without changes are what everything else starts from."""
+    return Run(network, SINGLE_RATE, seed, budget.single_steps, task="singles", changes=changes)
+
+
+def scene_run(network: str, rate: float, seed: int, budget: Budget, **fields: Any) -> Run:
+    """Learning scenes from the patch weights of `single_run`."""
+    start = single_run(CNN_NETWORK if network == CNN_NETWORK else PLAIN, budget).name
+    return Run(network, rate, seed, budget.steps, start=start, **fields)
+
+
+def starts(results: Results, budget: Budget) -> list[Run]:
+    """The weights that everything starts from."""
+    return [single_run(PLAIN, budget), single_run(CNN_NETWORK, budget)]
+
+
+def rates(results: Results, budget: Budget) -> list[Run]:
+    """The same short grid of learning rates for each network, with a seed of its own."""
+    runs = [scene_run(network, rate, 100, budget) for network in NETWORKS for rate in RATES]
+    return [replace(run, steps=budget.grid_steps) for run in runs]
+
+
+def best_rate(network: str, results: Results, budget: Budget) -> float:
+    """The rate of the grid with the highest mAP."""
+    runs = [run for run in rates(results, budget) if run.network == network and run.name in results]
+    return max(runs, key=lambda run: max(results[run.name][kind]["mAP"] for kind in ("raw", "ema"))).learning_rate
+
+
+def table_2(results: Results, budget: Budget) -> list[Run]:
+    """The networks on the same patch nodes."""
+    return [
+        scene_run(network, best_rate(network, results, budget), seed, budget)
+        for seed in budget.seeds
+        for network in NETWORKS
+    ]
+
+
+def table_4(results: Results, budget: Budget) -> list[Run]:
+    """Groups in patch nodes and label nodes, each for itself."""
+    rate = best_rate(PAPER_NETWORK, results, budget)
+    return [
+        scene_run(PAPER_NETWORK, rate, seed, budget, changes=changes)
+        for seed in budget.seeds
+        for changes in ({"num_label_groups": 1}, {"num_groups": 1, "num_label_groups": 2})
+    ]
+
+
+def table_5(results: Results, budget: Budget) -> list[Run]:
+    """Groups in learning single labels."""
+    return [single_run(PLAIN, budget, seed, **change) for seed in budget.seeds for change in ({}, {"num_groups": 2})]
+
+
+def figure_4(results: Results, budget: Budget) -> list[Run]:
+    """Numbers of neighbours and of groups beside the paper's 9 and 2."""
+    rate = best_rate(PAPER_NETWORK, results, budget)
+    changes: list[dict[str, Any]] = [{"num_neighbors": k} for k in (3, 6, 15)] + [{"num_groups": 4}]
+    return [scene_run(PAPER_NETWORK, rate, seed, budget, changes=c) for seed in budget.seeds for c in changes]
+
+
+LOSSES = ("paper", "asymmetric", "bce", "focal", "hill", "splc")
+LABELS = ("complete", "half", "single")
+
+
+def losses(results: Results, budget: Budget) -> list[Run]:
+    """Losses on complete labels, and where annotators overlooked positives."""
+    rate = best_rate(PAPER_NETWORK, results, budget)
+    return [
+        scene_run(PAPER_NETWORK, rate, seed, budget, loss=loss, labels=labels)
+        for seed in budget.seeds
+        for labels in LABELS
+        for loss in LOSSES
+    ]
+
+
+STAGES: dict[str, Stage] = {
+    "starts": starts,
+    "rates": rates,
+    "table 2": table_2,
+    "table 5": table_5,
+    "table 4": table_4,
+    "figure 4": figure_4,
+    "losses": losses,
+}

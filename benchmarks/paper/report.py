@@ -1,0 +1,202 @@
+"""From results to paper.md and plots: the paper's figure beside ours, with the spread of the seeds."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from scipy import stats
+
+from . import plan
+from .networks import NETWORKS
+from .plan import PAPER_NETWORK, PLAIN, Budget, Results, Run
+
+# What the paper reports: mAP on COCO at 448 pixels (Table 2 and 4), by size (Table 6), accuracy on ImageNet (Table 5).
+IN_PAPER = {"ViG, linear head": 82.5, "label nodes, G = 1": 85.5, "label nodes, G = 2": 86.7}
+IN_PAPER_BY_SIZE = {"mAP_small": (30.7, 35.6)}
+IN_PAPER_SINGLE = {"G = 1": 78.2, "G = 2": 79.3}
+
+
+def value(results: Results, run: Run, metric: str = "mAP", weights: str = "ema") -> float:
+    """A metric of a run; NaN if it has not run."""
+    return results[run.name][weights].get(metric, np.nan) if run.name in results else np.nan
+
+
+def mean_and_deviation(values: Sequence[float]) -> str:
+    """Such as `71.8 ± 1.7 (3)`: mean, standard deviation and number of seeds."""
+    known = np.array([v for v in values if np.isfinite(v)])
+    if not len(known):
+        return "not run"
+    return f"{known.mean():.1f}" + (f" ± {known.std(ddof=1):.1f} ({len(known)})" if len(known) > 1 else " (1)")
+
+
+def paired_difference(values: Sequence[float], others: Sequence[float]) -> str:
+    """Mean of the differences of equal seeds, with its 95 % interval by Student's t."""
+    differences = np.array(values) - np.array(others)
+    differences = differences[np.isfinite(differences)]
+    if len(differences) < 2:
+        return "—"
+    half = stats.t.ppf(0.975, len(differences) - 1) * differences.std(ddof=1) / len(differences) ** 0.5
+    return f"{differences.mean():+.1f} ({differences.mean() - half:+.1f} … {differences.mean() + half:+.1f})"
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+class Report:
+    """Everything that the report says, from results and budget alone."""
+
+    def __init__(self, results: Results, budget: Budget):
+        self.results, self.budget = results, budget
+        self.rate = {network: plan.best_rate(network, results, budget) for network in NETWORKS}
+
+    def runs(self, network: str, **fields: object) -> list[Run]:
+        """One run of each seed."""
+        return [plan.scene_run(network, self.rate[network], seed, self.budget, **fields) for seed in self.budget.seeds]
+
+    def values(self, network: str, metric: str = "mAP", weights: str = "ema", **fields: object) -> list[float]:
+        """A metric of each seed."""
+        return [value(self.results, run, metric, weights) for run in self.runs(network, **fields)]
+
+    def table_2(self) -> str:
+        """Heads on the same patch nodes."""
+        base = self.values(PLAIN)
+        rows = []
+        for network in NETWORKS:
+            mine = self.values(network)
+            runs = [run for run in self.runs(network) if run.name in self.results]
+            size = f"{self.results[runs[0].name]['num_parameters'] / 1e6:.1f} M" if runs else "—"
+            raw = mean_and_deviation(self.values(network, weights="raw"))
+            row = [network, size, f"{self.rate[network]:g}", raw, mean_and_deviation(mine)]
+            paper = f"{IN_PAPER[network]:.1f}" if network in IN_PAPER else "—"
+            rows.append([*row, "—" if network == PLAIN else paired_difference(mine, base), paper])
+        header = ["network", "parameters", "rate", "mAP, last weights", "mAP, EMA", "EMA − linear head", "paper"]
+        return markdown(header, rows)
+
+    def table_4(self) -> str:
+        """Patch groups and label groups, each for itself."""
+        variants: list[tuple[str, str, str, dict]] = [
+            ("1", "none", PLAIN, {}),
+            ("1", "1", "label nodes, G = 1", {}),
+            ("2", "1", PAPER_NETWORK, {"changes": {"num_label_groups": 1}}),
+            ("1", "2", PAPER_NETWORK, {"changes": {"num_groups": 1, "num_label_groups": 2}}),
+            ("2", "2", PAPER_NETWORK, {}),
+        ]
+        base = self.values("label nodes, G = 1")
+        rows = []
+        for patches, labels, network, fields in variants:
+            mine = self.values(network, **fields)
+            rows.append([patches, labels, mean_and_deviation(mine), paired_difference(mine, base)])
+        return markdown(["groups of patch nodes", "groups of label nodes", "mAP, EMA", "− (1, 1)"], rows)
+
+    def table_5(self) -> str:
+        """Groups where each picture has one label."""
+        found = {}
+        for groups, changes in (("G = 1", {}), ("G = 2", {"num_groups": 2})):
+            runs = [plan.single_run(PLAIN, self.budget, seed, **changes) for seed in self.budget.seeds]
+            found[groups] = [value(self.results, run, "accuracy") for run in runs]
+        rows = [
+            [groups, mean_and_deviation(mine), paired_difference(mine, found["G = 1"]), f"{IN_PAPER_SINGLE[groups]}"]
+            for groups, mine in found.items()
+        ]
+        rows[0][2] = "—"
+        return markdown(["network", "accuracy, EMA", "− (G = 1)", "paper, ImageNet"], rows)
+
+    def table_6(self) -> str:
+        """mAP by the size of the largest object of the label."""
+        sizes = ("mAP_small", "mAP_medium", "mAP_large")
+        rows = []
+        for network in NETWORKS:
+            row = [network, *(mean_and_deviation(self.values(network, size)) for size in sizes)]
+            small = paired_difference(self.values(network, "mAP_small"), self.values(PLAIN, "mAP_small"))
+            rows.append([*row, "—" if network == PLAIN else small])
+        return markdown(["network", "small", "medium", "large", "small − linear head"], rows)
+
+    def table_7(self) -> str:
+        """Every seed."""
+        rows = [
+            [network, *("not run" if np.isnan(v) else f"{v:.1f}" for v in self.values(network))] for network in NETWORKS
+        ]
+        return markdown(["network", *(f"seed {seed}" for seed in self.budget.seeds)], rows)
+
+    def figure_4(self) -> str:
+        """Numbers of neighbours and groups."""
+        base = self.values(PAPER_NETWORK)
+        rows = []
+        for neighbors, groups, changes in (
+            (3, 2, {"num_neighbors": 3}),
+            (6, 2, {"num_neighbors": 6}),
+            (9, 2, {}),
+            (15, 2, {"num_neighbors": 15}),
+            (9, 4, {"num_groups": 4}),
+        ):
+            mine = self.values(PAPER_NETWORK, changes=changes) if changes else base
+            rows.append(
+                [
+                    str(neighbors),
+                    str(groups),
+                    mean_and_deviation(mine),
+                    paired_difference(mine, base) if changes else "—",
+                ]
+            )
+        return markdown(["K", "G", "mAP, EMA", "− (9, 2)"], rows)
+
+    def losses(self) -> str:
+        """Losses, with complete labels and with positives that annotators overlooked."""
+        rows = []
+        for loss in plan.LOSSES:
+            cells = []
+            for labels in plan.LABELS:
+                runs = [
+                    run for run in plan.losses(self.results, self.budget) if (run.loss, run.labels) == (loss, labels)
+                ]
+                cells.append(mean_and_deviation([value(self.results, run) for run in runs]))
+            rows.append([loss, *cells])
+        return markdown(["loss", "complete", "half of the positives missing", "one positive an image"], rows)
+
+    def rates(self) -> str:
+        """The grid from which each network's rate was taken."""
+        runs = plan.rates(self.results, self.budget)
+        rows = [
+            [network, *(f"{value(self.results, run):.1f}" for run in runs if run.network == network)]
+            for network in NETWORKS
+        ]
+        return markdown(["network", *(f"{rate:g}" for rate in plan.RATES)], rows)
+
+    def plot(self, path: Path) -> None:
+        """A row for each network: a dot for each seed, a line at the mean."""
+        figure, axes = plt.subplots(figsize=(7, 2.6), layout="constrained")
+        for row, network in enumerate(NETWORKS):
+            values = [v for v in self.values(network) if np.isfinite(v)]
+            axes.plot(values, [row] * len(values), "o", color="tab:blue", alpha=0.6)
+            if values:
+                axes.plot([np.mean(values)] * 2, [row - 0.3, row + 0.3], color="black")
+        axes.set_yticks(range(len(NETWORKS)), list(NETWORKS))
+        axes.invert_yaxis()
+        axes.set_xlabel("validation mAP of each seed; line: mean")
+        axes.spines[["top", "right"]].set_visible(False)
+        figure.savefig(path, dpi=150)
+        plt.close(figure)
+
+
+SECTIONS: list[tuple[str, Callable[[Report], str]]] = [
+    ("Table 2: heads on the same patch nodes", Report.table_2),
+    ("Table 4: groups of patch nodes and of label nodes", Report.table_4),
+    ("Table 5: groups where each picture has one label", Report.table_5),
+    ("Table 6: by size of the object", Report.table_6),
+    ("Table 7: every seed", Report.table_7),
+    ("Figure 4: neighbours and groups", Report.figure_4),
+    ("Losses", Report.losses),
+    ("Learning rates tried", Report.rates),
+]
+
+
+def write_report(folder: Path, results: Results, budget: Budget) -> None:
+    """Write tables.md and mAP.png into the folder."""
+    report = Report(results, budget)
+    tables = [f"### {title}\n\n{section(report)}" for title, section in SECTIONS]
+    (folder / "tables.md").write_text("\n".join(tables))
+    report.plot(folder / "mAP.png")

@@ -1,0 +1,138 @@
+"""The comparisons of benchmarks.paper: exact annotations, rivals as their papers say, honest tables."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+from scipy import stats
+
+from benchmarks.paper import networks, plan, report, scenes, training
+
+
+@pytest.fixture(scope="module")
+def cutouts(tmp_path_factory):
+    """Three labels of three designs each, and clutter."""
+    folder = tmp_path_factory.mktemp("cutouts")
+    colors = {"ball": "red", "box": "blue", "bar": "green", "clutter": "gray"}
+    for label, color in colors.items():
+        (folder / label).mkdir()
+        for design in range(3):
+            image = Image.new("RGBA", (40, 40))
+            draw = ImageDraw.Draw(image)
+            shape = draw.ellipse if label == "ball" else draw.rectangle
+            shape((2, 2 + 5 * design, 37, 37), fill=color)
+            image.save(folder / label / f"{design}.png")
+    return folder
+
+
+def test_designs_of_training_and_validation_are_different(cutouts):
+    found = scenes.read_cutouts(cutouts)
+    assert set(found.labels["train"]) == {"ball", "box", "bar"}
+    for label in found.labels["train"]:
+        train, val = set(found.labels["train"][label]), set(found.labels["val"][label])
+        assert (len(train), len(val), train & val) == (2, 1, set())
+
+
+def test_a_label_with_two_designs_is_refused(cutouts, tmp_path):
+    (tmp_path / "ball").mkdir()
+    for design in range(2):
+        Image.open(cutouts / "ball" / f"{design}.png").save(tmp_path / "ball" / f"{design}.png")
+    with pytest.raises(ValueError, match=r"'ball' has 2 designs.*expected 3 or more"):
+        scenes.read_cutouts(tmp_path)
+
+
+def test_boxes_and_areas_are_of_what_is_visible(cutouts, monkeypatch):
+    """On a black ground without noise, the pixels of an object's colour are its area, and span its box."""
+    monkeypatch.setattr(scenes, "draw_ground", lambda clutter, size, rng: Image.new("RGB", (size, size)))
+    monkeypatch.setattr(scenes, "_photograph", lambda scene, rng: scene)
+    monkeypatch.setattr(scenes, "MIN_VISIBLE", 0)  # what is hardly visible has a colour too
+    channel = {"ball": 0, "bar": 1, "box": 2}
+    found = scenes.read_cutouts(cutouts)
+    checked = 0
+    for seed in range(30):
+        scene, objects = scenes.draw_scene(found, "train", 96, np.random.default_rng(seed))
+        labels = [label for label, _, _ in objects]
+        pixels = np.asarray(scene).astype(int)
+        for label, (left, top, width, height), area in objects:
+            if labels.count(label) > 1:
+                continue
+            others = np.delete(pixels, channel[label], axis=2).max(2)
+            own = pixels[..., channel[label]] > np.maximum(others, 40)
+            rows, columns = np.nonzero(own)
+            # Edges are blended, so two pixels on each side may fall on either.
+            box = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
+            assert np.abs(box - (left, top, left + width, top + height)).max() <= 2
+            assert abs(own.sum() - area) <= 2 * (width + height)
+            checked += 1
+    assert checked >= 15
+
+
+def test_scenes_are_coco_files_that_the_package_reads_and_the_same_each_time(cutouts, tmp_path):
+    from gkgnet_hf.data import load_coco
+
+    found = scenes.read_cutouts(cutouts)
+    first, second = (
+        scenes.write_scenes(tmp_path / name, found, {"train": 6, "val": 3}, 64, jobs=jobs)
+        for name, jobs in (("a", 1), ("b", 2))
+    )
+    for file in sorted(path.relative_to(first) for path in first.rglob("*") if path.is_file()):
+        assert (first / file).read_bytes() == (second / file).read_bytes()
+    dataset = load_coco(first / "train", first / "annotations/instances_train.json")
+    content = json.loads((first / "annotations/instances_train.json").read_text())
+    assert len(dataset) == len({a["image_id"] for a in content["annotations"]})
+
+
+@pytest.mark.parametrize("name", networks.NETWORKS)
+def test_every_network_starts_from_the_same_patch_weights_and_learns(name):
+    torch.manual_seed(0)
+    model = networks.NETWORKS[name](5)
+    start = networks.NETWORKS[plan.CNN_NETWORK if name == plan.CNN_NETWORK else plan.PLAIN](7)
+    weights = networks.patch_weights(start)
+    networks.load_patch_weights(model, weights)
+    assert all(torch.equal(tensor, weights[key]) for key, tensor in networks.patch_weights(model).items())
+    images = torch.randn(2, 3, 64, 64)
+    logits = model.train()(images, labels=torch.tensor([[1.0, 0, 0, 1, 0], [0, 1, 0, 0, 0]]))
+    logits = logits[0] if isinstance(logits, tuple) else logits
+    assert logits.shape == (2, 5)
+    logits.square().sum().backward()
+    unused = [key for key, p in model.named_parameters() if p.grad is None]
+    assert not unused
+
+
+def test_weights_of_another_network_are_refused():
+    model = networks.NETWORKS[plan.PLAIN](3)
+    with pytest.raises(ValueError, match="of another network"):
+        networks.load_patch_weights(model, {"other": torch.zeros(1)})
+
+
+def test_ctran_counts_the_loss_only_on_labels_that_it_was_not_told():
+    torch.manual_seed(0)
+    model = networks.NETWORKS["ViG, C-Tran"](40).train()
+    labels = (torch.rand(4, 40) < 0.3).float()
+    labels[0, :5] = -1
+    logits, counted = model(torch.randn(4, 3, 64, 64), labels=labels)
+    assert logits.shape == counted.shape == (4, 40)
+    assert counted[0, :5].all()  # what nobody knows cannot be told
+    assert 0.25 <= counted.float().mean() < 1
+    assert not isinstance(model.eval()(torch.randn(1, 3, 64, 64), labels=labels[:1]), tuple)
+
+
+def test_hidden_labels_are_only_ever_positives():
+    rng = np.random.default_rng(0)
+    labels = (rng.random((500, 20)) < 0.2).astype(np.float32)
+    half = training.hide_labels(labels, "half", np.random.default_rng(1))
+    single = training.hide_labels(labels, "single", np.random.default_rng(1))
+    for hidden in (half, single):
+        assert ((hidden == 1) <= (labels == 1)).all()
+    assert 0.45 < half.sum() / labels.sum() < 0.55
+    assert (single.sum(1) == (labels.sum(1) > 0)).all()
+
+
+def test_intervals_of_differences_are_those_of_a_paired_t_test():
+    ours, theirs = [3.0, 5.0, 4.5], [2.0, 4.5, 2.5]
+    interval = stats.ttest_rel(ours, theirs).confidence_interval(0.95)
+    assert report.paired_difference(ours, theirs) == f"+1.2 ({interval.low:+.1f} … {interval.high:+.1f})"
+    assert report.paired_difference([1.0, float("nan")], [1.0, 2.0]) == "—"
+    assert report.mean_and_deviation([float("nan")]) == "not run"

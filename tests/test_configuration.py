@@ -57,6 +57,8 @@ def test_an_unknown_variant_is_named():
         (dict(drop_path_rate=1.0), "drop_path_rate", "1.0"),
         (dict(label_smoothing=-0.1), "label_smoothing", "-0.1"),
         (dict(gamma_negative=-1.0), "gamma_negative", "-1.0"),
+        (dict(hill_lambda=-1.0), "hill_lambda", "-1.0"),
+        (dict(correction_threshold=1.5), "correction_threshold", "1.5"),
         (dict(out_features=["stage9"]), "out_features", "stage9"),
         (dict(decision_threshold=1.5), "decision_threshold", "1.5"),
         (dict(decision_threshold=[0.5, float("nan")]), "decision_threshold", "nan"),

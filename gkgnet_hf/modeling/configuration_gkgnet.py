@@ -95,6 +95,14 @@ class GKGNetConfig(BackboneConfigMixin, PreTrainedConfig):
             Its focusing exponent for negative labels.
         probability_margin (`float`, *optional*, defaults to 0.05):
             Its margin: negatives scored lower than this cost nothing.
+        logit_margin (`float`, *optional*, defaults to 0.0):
+            Subtracted from the logits of positive labels in that loss.
+        hill_lambda (`float`, *optional*, defaults to 0.0):
+            λ of the Hill loss (https://arxiv.org/abs/2112.07368), which takes the place of the asymmetric loss for
+            negative labels; 0 leaves them the asymmetric loss.
+        correction_threshold (`float`, *optional*, defaults to 1.0):
+            τ of self-paced loss correction, from the same paper: in training, negative labels scored higher than this
+            count as positive. 1 corrects none.
         smoothed_loss_weight (`float`, *optional*, defaults to 1.0):
             Factor of the binary cross-entropy against smoothed labels.
         label_smoothing (`float`, *optional*, defaults to 0.1):
@@ -152,6 +160,9 @@ class GKGNetConfig(BackboneConfigMixin, PreTrainedConfig):
     gamma_positive: float | int = 0.0
     gamma_negative: float | int = 2.0
     probability_margin: float | int = 0.05
+    logit_margin: float | int = 0.0
+    hill_lambda: float | int = 0.0
+    correction_threshold: float | int = 1.0
     smoothed_loss_weight: float | int = 1.0
     label_smoothing: float | int = 0.1
     decision_threshold: Any = 0.5  # float | list[float]; a type here would refuse arrays before __setattr__ sees them
@@ -314,6 +325,8 @@ class GKGNetConfig(BackboneConfigMixin, PreTrainedConfig):
         for name in ("drop_path_rate", "probability_margin", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 0 and less than 1, got {_shown(getattr(self, name))}")
+        if not 0 <= self.correction_threshold <= 1:
+            raise ValueError(f"correction_threshold must be in [0, 1], got {_shown(self.correction_threshold)}")
         if min(self.image_height_width) < self.smallest_image:
             raise ValueError(
                 f"image_size must be at least {self.smallest_image} pixels a side "
@@ -392,6 +405,8 @@ _LOWEST = {
     "asymmetric_loss_weight": 0,
     "gamma_positive": 0,
     "gamma_negative": 0,
+    "logit_margin": 0,
+    "hill_lambda": 0,
     "smoothed_loss_weight": 0,
 }
 

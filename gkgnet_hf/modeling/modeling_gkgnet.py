@@ -139,6 +139,9 @@ def multi_label_loss(
     gamma_positive: float = 0.0,
     gamma_negative: float = 2.0,
     probability_margin: float = 0.05,
+    logit_margin: float = 0.0,
+    hill_lambda: float = 0.0,
+    correction_threshold: float = 1.0,
     smoothed_loss_weight: float = 1.0,
     label_smoothing: float = 0.1,
     label_weights: Tensor | None = None,
@@ -146,8 +149,9 @@ def multi_label_loss(
     """Asymmetric loss and label-smoothed cross-entropy, summed over labels, averaged over the batch.
 
     With p = sigmoid(logit), and q = p for a positive label, q = min(1 − p + margin, 1) for a negative one,
-    the asymmetric loss is −log(max(q, 1e-8)) · (1 − q)^γ (https://arxiv.org/abs/2009.14119). Weights (0, 1) and
-    ε = 0 leave plain binary cross-entropy; weights (1, 0) and equal γ without margin leave focal loss.
+    the asymmetric loss is −log(max(q, 1e-8)) · (1 − q)^γ (https://arxiv.org/abs/2009.14119). `LOSSES` has the
+    constants of other losses. Logit margin, Hill loss and correction are for data in which positive labels are missing
+    (https://arxiv.org/abs/2112.07368).
 
     Args:
         logits: (B, L), any floating dtype; the loss is computed in float32 at least.
@@ -156,6 +160,11 @@ def multi_label_loss(
         asymmetric_loss_weight: factor of the asymmetric loss.
         gamma_positive, gamma_negative: its focusing exponents γ.
         probability_margin: its margin for negative labels.
+        logit_margin: m; for a positive label p is sigmoid(logit − m), as in the focal margin loss.
+        hill_lambda: λ of the Hill loss, (λ − p)·p², which takes the place of the asymmetric loss for negative labels;
+            0 leaves them the asymmetric loss.
+        correction_threshold: τ of self-paced loss correction: a negative label of p > τ counts as positive. 1 corrects
+            none, and nothing is corrected for logits without gradient, as in evaluation.
         smoothed_loss_weight: factor of the cross-entropy against smoothed labels.
         label_smoothing: ε; the smoothed targets are 1 − ε and ε.
         label_weights: (L,) factor of each label's loss.
@@ -180,10 +189,14 @@ def multi_label_loss(
     present = labels == 1
 
     probabilities = logits.sigmoid()
+    if correction_threshold < 1 and logits.requires_grad:
+        present = present | (known & (probabilities > correction_threshold))
     negatives = (1 - probabilities + probability_margin).clamp(max=1)
-    q = torch.where(present, probabilities, negatives)
+    q = torch.where(present, (logits - logit_margin).sigmoid(), negatives)
     focus = torch.where(present, _power(1 - q, gamma_positive), _power(1 - q, gamma_negative))
     asymmetric = -q.clamp(min=LOWEST_PROBABILITY).log() * focus
+    if hill_lambda:
+        asymmetric = torch.where(present, asymmetric, (hill_lambda - probabilities) * probabilities**2)
 
     smoothed_targets = torch.where(present, 1 - label_smoothing, label_smoothing)  # float32, as in the released loss
     smoothed = F.binary_cross_entropy_with_logits(logits, smoothed_targets.to(logits), reduction="none")
@@ -200,9 +213,37 @@ LOSS_FIELDS = (
     "gamma_positive",
     "gamma_negative",
     "probability_margin",
+    "logit_margin",
+    "hill_lambda",
+    "correction_threshold",
     "smoothed_loss_weight",
     "label_smoothing",
 )
+
+_ONLY_ASYMMETRIC = {"asymmetric_loss_weight": 1.0, "smoothed_loss_weight": 0.0}
+_FOCAL = {**_ONLY_ASYMMETRIC, "gamma_positive": 2.0, "gamma_negative": 2.0, "probability_margin": 0.0}
+
+# Losses by name: the constants in which each differs from the paper's. The constants are those of the losses' papers.
+LOSSES: dict[str, dict[str, float]] = {
+    "paper": {},
+    "asymmetric": {**_ONLY_ASYMMETRIC, "gamma_negative": 4.0},
+    "bce": {"asymmetric_loss_weight": 0.0, "label_smoothing": 0.0},
+    "focal": _FOCAL,
+    "hill": {**_FOCAL, "logit_margin": 1.0, "hill_lambda": 1.5},
+    "splc": {**_FOCAL, "logit_margin": 1.0, "correction_threshold": 0.6},
+}
+
+
+def loss_settings(name: str) -> dict[str, float]:
+    """Every one of `LOSS_FIELDS` for a loss of `LOSSES`; ValueError for another name.
+
+    >>> loss_settings("bce")["label_smoothing"]
+    0.0
+    """
+    if name not in LOSSES:
+        raise ValueError(f"loss must be one of {', '.join(LOSSES)}, got {name!r}")
+    return {**{field: getattr(GKGNetConfig, field) for field in LOSS_FIELDS}, **LOSSES[name]}
+
 
 LOWEST_PROBABILITY = 1e-8
 
@@ -576,6 +617,7 @@ class GKGNetForImageClassification(GKGNetPreTrainedModel):
     ```"""
 
     accepts_loss_kwargs = False
+    corrects_labels = True  # where `correction_threshold` asks for it; `MultiLabelTrainer` waits for the second epoch
 
     # A new layer here must also be initialised in `_init_weights`, be named in `_keys_to_ignore_on_load_unexpected` of
     # `GKGNetModel` and `GKGNetBackbone`, and, if it has a row for each label, in `training.initialize.LABEL_TENSORS`.
@@ -655,7 +697,10 @@ class GKGNetForImageClassification(GKGNetPreTrainedModel):
             check_numbers(logits, labels)
         if config.problem_type in ("single_label_classification", "regression"):
             return self.loss_function(labels=labels, pooled_logits=logits, config=config)
-        return multi_label_loss(logits, labels, **{name: getattr(config, name) for name in LOSS_FIELDS})
+        settings = {name: getattr(config, name) for name in LOSS_FIELDS}
+        if not self.corrects_labels:
+            settings["correction_threshold"] = 1.0
+        return multi_label_loss(logits, labels, **settings)
 
 
 class GKGNetBackbone(BackboneMixin, GKGNetPreTrainedModel):

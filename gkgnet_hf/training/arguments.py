@@ -94,6 +94,13 @@ class ModelArguments:
     image_size: int | None = field(
         default=None, metadata={"help": "Side of the images in pixels (default: the model's own, 224 for a size)."}
     )
+    loss: Literal["paper", "asymmetric", "bce", "focal", "hill", "splc"] | None = field(
+        default=None,
+        metadata={
+            "help": "Loss of multi-label training: hill and splc are for labels of which many are missing "
+            "(default: the model's own, paper for a size)."
+        },
+    )
     config: dict[str, Any] | None = field(
         default=None, metadata={"help": "Other fields of GKGNetConfig as JSON, for instance '{\"num_groups\": 1}'."}
     )

@@ -172,6 +172,7 @@ def build_trainer(
         recipe.model.model_name_or_path,
         image_size=recipe.model.image_size,
         backbone_checkpoint=recipe.model.backbone_checkpoint,
+        loss=recipe.model.loss,
         **(recipe.model.config or {}),
     )
     processor = create_image_processor(model.config)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..hub.released import load_backbone_checkpoint, load_released_checkpoint
 from ..modeling.configuration_gkgnet import VARIANTS, GKGNetConfig
-from ..modeling.modeling_gkgnet import GKGNetForImageClassification
+from ..modeling.modeling_gkgnet import GKGNetForImageClassification, loss_settings
 from ..modeling.vision_gnn import resize_position_embedding
 from ..predict import load_model
 
@@ -37,6 +37,7 @@ def create_model(
     model: str = "s",
     image_size: int | None = None,
     backbone_checkpoint: str | None = None,
+    loss: str | None = None,
     **config: Any,
 ) -> GKGNetForImageClassification:
     """A network for these labels, from random weights, ImageNet weights or another GKGNet.
@@ -49,30 +50,40 @@ def create_model(
         backbone_checkpoint: what the patch nodes of a size start from: "imagenet" downloads Pyramid ViG's weights of
             that size, as in the paper; a path is read as in `load_backbone_checkpoint`; "none" starts at random. With
             another GKGNet as `model`, "imagenet" and "none" change nothing.
-        **config: other fields of `GKGNetConfig`.
+        loss: name of a multi-label loss of `LOSSES`: "paper", "asymmetric", "bce", "focal", "hill" or "splc"; default
+            that of `model`, "paper" for a size.
+        **config: other fields of `GKGNetConfig`; they win over the constants of `loss`.
 
     Raises:
-        ValueError: if the weights do not fit the configuration, or a file is given beside another GKGNet.
+        ValueError: for another loss, or any beside another `problem_type`; if the weights do not fit the configuration,
+            or a file is given beside another GKGNet.
         OSError: if the ImageNet weights cannot be downloaded.
 
     >>> create_model(["cat", "dog"], "ti", num_groups=1).config.id2label
     {0: 'cat', 1: 'dog'}
     """
     _check_fields(config)
-    config["id2label"] = dict(enumerate(labels))
+    config = {**(loss_settings(loss) if loss is not None else {}), **config, "id2label": dict(enumerate(labels))}
     if image_size is not None:
         config["image_size"] = image_size
     if model in VARIANTS:
-        created = GKGNetForImageClassification(GKGNetConfig.from_variant(model, **config))
+        created = GKGNetForImageClassification(_with_loss(loss, GKGNetConfig.from_variant(model, **config)))
         _start_patch_nodes(created, model, backbone_checkpoint)
         return created
     if backbone_checkpoint not in (None, "none", "imagenet"):
         raise ValueError(f"backbone_checkpoint is for a size ({', '.join(VARIANTS)}); {model} has patch nodes already")
     source = load_released_checkpoint(model) if Path(model).is_file() else load_model(model)
     kept = {name: value for name, value in source.config.to_diff_dict().items() if name not in NOT_HANDED_ON}
-    created = GKGNetForImageClassification(GKGNetConfig(**{**kept, **config}))
+    created = GKGNetForImageClassification(_with_loss(loss, GKGNetConfig(**{**kept, **config})))
     _transfer(source, created)
     return created
+
+
+def _with_loss(loss: str | None, config: GKGNetConfig) -> GKGNetConfig:
+    """The configuration; ValueError if its `problem_type` has another loss than the one that was asked for."""
+    if loss is not None and config.problem_type in ("single_label_classification", "regression"):
+        raise ValueError(f"loss {loss} is for several labels an image, problem_type is {config.problem_type}")
+    return config
 
 
 def _start_patch_nodes(model: GKGNetForImageClassification, size: str, checkpoint: str | None) -> None:

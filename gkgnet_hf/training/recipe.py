@@ -195,6 +195,10 @@ class _Parser(HfArgumentParser):
             self.error(f"unknown argument {name}{f'; did you mean {close[0]}?' if close else ''}")
         return {name: None if value == [None] else value for name, value in vars(namespace).items()}
 
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if value is not None:  # null, which `_reader` has allowed, is no choice of argparse's
+            super()._check_value(action, value)
+
     def error(self, message: str) -> NoReturn:
         raise ValueError(self.source + message.replace(repr(VERBATIM)[1:-1], ""))
 

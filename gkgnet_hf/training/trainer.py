@@ -39,7 +39,7 @@ from ..evaluation.metrics import multilabel_metrics
 from ..files import last_checkpoint, removed_on_error, written_whole
 from ..hub.card import EditedCardError, check_card, published_card, write_card
 from ..hub.model_folder import CARD_FILE, STATE_FILE, is_own_file, published_content, published_files
-from ..modeling.modeling_gkgnet import LOSS_FIELDS, multi_label_loss
+from ..modeling.modeling_gkgnet import LOSS_FIELDS, loss_settings, multi_label_loss
 from ..predict import probabilities
 from .checkpoints import (
     check_callbacks,
@@ -520,6 +520,8 @@ class _StepCallback(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         self.trainer.first_step = state.global_step
+        parts: list[Any] = [*self.trainer.model.modules(), self.trainer.compute_loss_func]
+        self.correcting = [part for part in parts if hasattr(type(part), "corrects_labels")]
 
     def on_epoch_begin(
         self, args: Any, state: TrainerState, control: Any, train_dataloader: Any = None, **kwargs: Any
@@ -533,39 +535,54 @@ class _StepCallback(TrainerCallback):
         # The state that a checkpoint keeps would not do: a loader whose workers persist draws a number when it starts
         # its workers, which a resumed run does later than one that was not stopped.
         torch.manual_seed(seed_of(args.seed, state.global_step, args.process_index))
+        for part in self.correcting:  # as in the paper of this correction, a network that has learned one epoch
+            part.corrects_labels = (state.epoch or 0) >= 1
 
     def on_step_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         if self.trainer.average is not None:
             self.trainer.average.update(self.trainer.model, step=state.global_step)
 
+    def on_train_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        for part in self.correcting:
+            part.corrects_labels = True
+
 
 class MultiLabelLoss(nn.Module):
-    """Asymmetric loss plus label-smoothed cross-entropy, summed over labels, averaged over the batch.
+    """One of the losses of `LOSSES`, by default the paper's, summed over labels, averaged over the batch.
 
     The Trainers of transformers take it as `compute_loss_func`; gradient accumulation and several processes then give
     the mean over all images of a step.
 
     Args:
+        name: "paper", "asymmetric", "bce", "focal", "hill" or "splc".
         label_weights: (L,) factor of each label's loss.
-        **settings: any of `LOSS_FIELDS`, as in `multi_label_loss`; the defaults are the paper's.
+        **settings: any of `LOSS_FIELDS`, as in `multi_label_loss`; the defaults are those of the loss of that name.
+
+    Attributes:
+        corrects_labels: False keeps "splc" from changing labels. `MultiLabelTrainer` does so in the first epoch, here
+            and in `GKGNetForImageClassification`.
 
     Raises:
         TypeError: for another setting.
+        ValueError: for another name.
 
     Example:
 
-        trainer = MultiLabelTrainer(..., compute_loss_func=MultiLabelLoss(gamma_negative=4))
+        trainer = MultiLabelTrainer(..., compute_loss_func=MultiLabelLoss("asymmetric", gamma_negative=3))
 
-    >>> loss = MultiLabelLoss(asymmetric_loss_weight=0, label_smoothing=0)  # binary cross-entropy
+    >>> loss = MultiLabelLoss("bce")
     >>> round(loss(torch.zeros(1, 2), torch.tensor([[1.0, 0.0]])).item(), 4)
     1.3863
     """
 
-    def __init__(self, *, label_weights: Tensor | None = None, **settings: float):
+    corrects_labels = True
+
+    def __init__(self, name: str = "paper", *, label_weights: Tensor | None = None, **settings: float):
         super().__init__()
-        for name in settings.keys() - set(LOSS_FIELDS):
-            raise TypeError(f"{name} is no setting of the loss; it has {', '.join(LOSS_FIELDS)}")
-        self.settings = settings
+        preset = loss_settings(name)
+        for other in settings.keys() - set(LOSS_FIELDS):
+            raise TypeError(f"{other} is no setting of the loss; it has {', '.join(LOSS_FIELDS)}")
+        self.settings = {**preset, **settings}
         self.label_weights: Tensor | None
         self.register_buffer("label_weights", label_weights)
 
@@ -582,7 +599,8 @@ class MultiLabelLoss(nn.Module):
         if isinstance(outputs, tuple):
             outputs = outputs[0]
         logits = outputs if isinstance(outputs, Tensor) else outputs["logits"]
-        loss = multi_label_loss(logits, labels, label_weights=self.label_weights, **self.settings)
+        settings = self.settings if self.corrects_labels else {**self.settings, "correction_threshold": 1.0}
+        loss = multi_label_loss(logits, labels, label_weights=self.label_weights, **settings)
         return loss if num_items_in_batch is None else loss * labels.numel() / num_items_in_batch
 
     def extra_repr(self) -> str:

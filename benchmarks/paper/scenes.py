@@ -29,8 +29,6 @@ CLUTTER = "clutter"
 # Label → the stamps that show it, as patterns of their paths without suffix. What no pattern names is clutter.
 STAMPS = {
     "fowl": "animals/birds/chicken* */hen */rooster */*guineafowl */turkey */chick */chick-* */albino_peahen */peacock",
-    "duck": "*/drake */duck */gander household/rubberduck",
-    "parrot": "*/adelaide* */rainbow* */tucan */quetzal",
     "penguin": "*penguin* */pengwin */tux",
     "heron": "*/heron* */crowned_crane */pink_flamingo */ostrich */nandou",
     "gull": "*/seagull */silver-gull */pigeon */swallow */pelican",
@@ -41,60 +39,29 @@ STAMPS = {
     "deer": "*/caribou */deer */doe */wapiti */indian_blackbuck */rudolf*",
     "horse": "*/donkey* */horse */zebra*",
     "cat": "*/blackcat */cheetah */kitten */lion* */tiger*",
-    "dog": "*/dingo */dog */fox",
     "rodent": "*/beaver */capybara */marmot animals/*/mouse */rat */squirrel",
     "rabbit": "*/rabbit* */easter/bunny*",
-    "pig": "*/pig */pig_* */wildboar",
-    "ape": "animals/mammals/apes/*",
-    "bear": "*/bear */*-bear */teddy_bear */edward_bear",
-    "whale": "*/dolphin */orca */whale */sea_lion",
-    "butterfly": "*/butterfly */monarch* */dragonfly",
     "fly": "*/insects*/fly */bee */hornet */hoverfly",
-    "snail": "*/snail* */Brown_slug",
     "spider": "*/spider */spider2 */spider_*",
-    "kangaroo": "*/kangaroo* */wombat */koala",
     "apple": "*/apple* food/fruit/pomegranate",
-    "cherry": "*/Cherry* */cherries*",
-    "grapes": "*/grapes food/fruit/cartoon/blueberry",
-    "lemon": "*/lemon* */sliced_lime",
     "orange": "*/orange* */mandarine */sliced_orange",
-    "pear": "*/pear */avocado",
     "strawberry": "*/strawberry */Strawberry* */raspberry",
-    "peach": "*/Apricot* */apricot */peach",
     "tropical fruit": "*/banana */pineapple */mango */kiwi */cherimoya",
-    "cake": "food/dessert/*",
-    "bread": "food/bread food/loaf* food/pizza",
-    "pepper": "*/chilepepper */pepper */yellowpepper */tomato",
-    "pumpkin": "*/pumpkin* */jackolantern* */pattypan*",
-    "lettuce": "*/lettuce* */redlettuce */broccoli",
-    "onion": "*/onion */garlic */garlics",
-    "nut": "food/nuts/*",
     "mushroom": "*/mushroom */cep* */toadstool",
-    "cup": "*/coffeecup */expresso */mug */glass",
     "pot": "*/teapot */kettle */pasta_pot */pressure_cooker */pitcher_small",
     "cutlery": "*/fork */knife */spoon",
-    "hammer": "*/hammer* */mallet*",
-    "wrench": "*/wrench* */plyers",
     "pencil": "*/Pencil */ballpointpen */biro */highlighter */pencil2 */pen_dryerase",
-    "camera": "*/DSLR_Camera */camera* */digitalcamera",
-    "computer": "*/laptop */monitor */*_printer",
-    "phone": "*/mobile */phone */calculator",
     "bin": "*/garbagecan */trash_can */wheelie_bin */recyclingbox* */home_compost_bin",
     "hat": "clothes/hats/* clothes/t_baseballcap */santahat* */elfhat",
     "shirt": "clothes/t-shirt* clothes/t_*shirt clothes/*jacket",
     "trousers": "clothes/*jeans* clothes/bellbottoms clothes/*pants",
-    "glasses": "clothes/*glasses*",
     "flower": "plants/flowers/* plants/lavender seasonal/easter/daffodil",
     "tree": "plants/trees/birch */holm_oak */liberia-palm */tree336 */Christmas_Tree* */christmas/tree",
     "guitar": "*/guitar* */cello */violin*",
     "ball": "sports/*ball sports/soccer sports/cartoon/volleyball",
     "truck": "*/blue_truck */garbagetruck */iso_lorry* */auto/truck */toy_truck */dumper*",
     "car": "*/beetle */sedan* */sportscar* */f1_car */indycar",
-    "bus": "*/*bus",
-    "fire engine": "*/iso_fireengine */firetruck */fire_engine",
-    "cycle": "vehicles/cycle/*",
     "digger": "vehicles/construction/cartoon/* vehicles/farming/*",
-    "wheel": "*/7spoke* */bikewheel */tyre* */wheel_tractor",
     "plane": "*/747 */plane */f22* military/vehicles/mustang",
     "ship": "vehicles/ship/*boat* vehicles/ship/*Junk town/cartoon/shipwreck",
     "train": "vehicles/locomotive/*",
@@ -106,31 +73,30 @@ STAMPS = {
     "person": "people/cartoon/* */fireman* people/toys/* */Santa",
     "eye": "people/body_parts/*eye*",
     "gravestone": "seasonal/halloween/grave*",
-    "candy cane": "*/?andy_cane*",
     "coin": "symbols/money/*coins/* symbols/money/japanese/*",
 }
 
 # Labels that are seen together; four scenes of five draw all their labels from one of these.
 THEMES = {
-    "farm": "fowl duck cattle sheep horse pig dog digger tree house apple fly person",
-    "kitchen": "apple lemon orange pepper onion bread cake cup pot cutlery bin",
-    "market": "grapes cherry pear peach strawberry pumpkin lettuce mushroom nut coin person|tropical fruit",
-    "street": "car truck bus cycle wheel bin house person tree ball|road sign|fire engine",
-    "zoo": "ape bear cat penguin parrot kangaroo heron horse rodent spider person",
-    "sea": "fish whale ship gull penguin duck flag person plane",
-    "desk": "computer phone camera pencil glasses cup coin eye",
-    "garden": "flower butterfly snail songbird rabbit mushroom fly spider tree rodent cat",
-    "workshop": "hammer wrench wheel pencil bin digger truck",
-    "wardrobe": "hat shirt trousers glasses eye person phone",
-    "space": "planet rocket flag plane camera",
-    "winter": "tree hat deer bear house train|candy cane",
-    "night": "gravestone spider pumpkin cat house eye gull",
-    "stage": "guitar person hat flag cup ball",
+    "farm": "fowl cattle sheep horse digger tree house apple fly person",
+    "kitchen": "apple orange pot cutlery bin",
+    "market": "strawberry mushroom coin person|tropical fruit",
+    "street": "car truck bin house person tree ball|road sign",
+    "zoo": "cat penguin heron horse rodent spider person",
+    "sea": "fish ship gull penguin flag person plane",
+    "desk": "pencil coin eye",
+    "garden": "flower songbird rabbit mushroom fly spider tree rodent cat",
+    "workshop": "pencil bin digger truck",
+    "wardrobe": "hat shirt trousers eye person",
+    "space": "planet rocket flag plane",
+    "winter": "tree hat deer house train",
+    "night": "gravestone spider cat house eye gull",
+    "stage": "guitar person hat flag ball",
 }
 
 # COCO's shares of small, medium and large objects, and the sides they are drawn with as shares of the scene's side.
 SIZE_SHARES = (0.41, 0.34, 0.25)
-SIDES = ((0.10, 0.15), (0.20, 0.40), (0.50, 0.75))
+SIDES = ((0.13, 0.20), (0.25, 0.42), (0.50, 0.75))
 # Areas are multiplied by this before COCO's bounds of 32² and 96² pixels divide them.
 AREA_SCALE = 5.0
 LARGEST_CUTOUT = 128  # pixels, of what is kept of a cut-out
@@ -247,7 +213,7 @@ def draw_scene(
     everything = sorted(cutouts.labels[split])
     theme = cutouts.themes[rng.integers(len(cutouts.themes))] if rng.random() < 0.8 else everything
     wanted: list[str | None] = list(rng.choice(theme, min(1 + rng.poisson(3.0), 9)))
-    wanted += [None] * int(rng.integers(0, 5))  # clutter
+    wanted += [None] * int(rng.integers(0, 4))  # clutter
     order = rng.permutation(len(wanted))
     scene = draw_ground(cutouts.clutter[split], size, rng)
     owner = np.full((size, size), -1)

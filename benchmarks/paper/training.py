@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from gkgnet_hf.evaluation import multilabel_metrics
 from gkgnet_hf.evaluation.metrics import average_precision, size_metrics
-from gkgnet_hf.modeling.modeling_gkgnet import multi_label_loss
+from gkgnet_hf.modeling.modeling_gkgnet import loss_settings, multi_label_loss
 
 from .networks import NETWORKS, load_patch_weights, patch_weights
 from .scenes import AREA_SCALE
@@ -89,7 +89,7 @@ def train(run: Run, train_set: Pictures, val_set: Pictures, folder: Path) -> dic
         rows = order[step * BATCH_SIZE : (step + 1) * BATCH_SIZE]
         images = augment(torch.from_numpy(train_set.images[rows]))
         with torch.autocast("cpu", torch.bfloat16):
-            loss = loss_of(run, model, images, torch.from_numpy(targets[rows]), step)
+            loss = loss_of(run, model, images, torch.from_numpy(targets[rows]), step, len(targets))
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 5.0)
@@ -113,7 +113,7 @@ def train(run: Run, train_set: Pictures, val_set: Pictures, folder: Path) -> dic
     return result
 
 
-def loss_of(run: Run, model: nn.Module, images: Tensor, targets: Tensor, step: int) -> Tensor:
+def loss_of(run: Run, model: nn.Module, images: Tensor, targets: Tensor, step: int, num_pictures: int) -> Tensor:
     """The loss of a batch; C-Tran's counts on the labels that it was not told."""
     if run.task == "singles":
         return F.cross_entropy(model(images).float(), targets.argmax(1), label_smoothing=0.1)
@@ -121,7 +121,10 @@ def loss_of(run: Run, model: nn.Module, images: Tensor, targets: Tensor, step: i
     if isinstance(logits, tuple):
         logits, counted = logits
         targets = torch.where(counted, targets, -1)
-    return multi_label_loss(logits.float(), targets)
+    settings = loss_settings(run.loss)
+    if step * BATCH_SIZE < num_pictures:  # its paper corrects labels from the second epoch on
+        settings["correction_threshold"] = 1.0
+    return multi_label_loss(logits.float(), targets, **settings)
 
 
 @torch.inference_mode()

@@ -97,8 +97,8 @@ class ModelArguments:
     loss: Literal["paper", "asymmetric", "bce", "focal", "hill", "splc"] | None = field(
         default=None,
         metadata={
-            "help": "Loss of multi-label training: hill and splc are for labels of which many are missing "
-            "(default: the model's own, paper for a size)."
+            "help": "Loss of multi-label training: paper, asymmetric, bce or focal; hill or splc where positive labels "
+            "are missing (default: the model's own, paper for a size)."
         },
     )
     config: dict[str, Any] | None = field(

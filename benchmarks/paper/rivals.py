@@ -40,9 +40,8 @@ class Query2Label(nn.Module):
         self.backbone = backbone
         self.project = nn.Conv2d(num_channels, WIDTH, 1)
         self.encoder = nn.TransformerEncoderLayer(WIDTH, NUM_HEADS, HIDDEN, batch_first=True)
-        self.decoder = nn.TransformerDecoder(
-            nn.TransformerDecoderLayer(WIDTH, NUM_HEADS, HIDDEN, batch_first=True), num_layers=2
-        )
+        layers = [nn.TransformerDecoderLayer(WIDTH, NUM_HEADS, HIDDEN, batch_first=True) for _ in range(2)]
+        self.decoder = nn.ModuleList(layers)
         self.label_embed = nn.Embedding(num_labels, WIDTH)
         self.classifier = _rows(num_labels)
 
@@ -50,7 +49,9 @@ class Query2Label(nn.Module):
         """(B, 3, H, W) → (B, L)."""
         patches = self.encoder(_patches(self.project(self.backbone(images))))
         queries = self.label_embed.weight.expand(len(images), -1, -1)  # (B, L, WIDTH)
-        return self.classifier(self.decoder(queries, patches))
+        for layer in self.decoder:
+            queries = layer(queries, patches)
+        return self.classifier(queries)
 
 
 class CTran(nn.Module):
@@ -66,8 +67,8 @@ class CTran(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.project = nn.Conv2d(num_channels, WIDTH, 1)
-        layer = nn.TransformerEncoderLayer(WIDTH, NUM_HEADS, HIDDEN, batch_first=True)
-        self.encoder = nn.TransformerEncoder(layer, num_layers=3)
+        layers = [nn.TransformerEncoderLayer(WIDTH, NUM_HEADS, HIDDEN, batch_first=True) for _ in range(3)]
+        self.encoder = nn.Sequential(*layers)
         self.label_embed = nn.Embedding(num_labels, WIDTH)
         self.state_embed = nn.Embedding(3, WIDTH, padding_idx=0)  # unknown, which adds nothing; negative; positive
         self.classifier = _rows(num_labels)
@@ -75,18 +76,26 @@ class CTran(nn.Module):
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
         """(B, 3, H, W) → (B, L), and in training with labels where the loss counts."""
         patches = _patches(self.project(self.backbone(images)))
-        batch, num_labels = len(images), self.label_embed.num_embeddings
-        given = self.training and labels is not None
-        if given:
-            masked = torch.rand(batch, num_labels) < torch.empty(batch, 1).uniform_(0.25, 1)
-            masked |= labels < 0
-            states = torch.where(masked, 0, 1 + (labels == 1).long())
-        else:
-            states = torch.zeros(batch, num_labels, dtype=torch.long)
+        num_labels = self.label_embed.num_embeddings
+        states = torch.zeros(len(images), num_labels, dtype=torch.long, device=images.device)
+        hidden = None
+        if self.training and labels is not None:
+            hidden = draw_hidden(labels)
+            states = torch.where(hidden, states, 1 + (labels == 1).long())
         nodes = self.label_embed.weight + self.state_embed(states)  # (B, L, WIDTH)
         encoded = self.encoder(torch.cat([patches, nodes], 1))
         logits = self.classifier(encoded[:, -num_labels:])
-        return (logits, masked) if given else logits
+        return logits if hidden is None else (logits, hidden)
+
+
+def draw_hidden(labels: Tensor) -> Tensor:
+    """Which labels of each image are not told, (B, L) bool: of the known ones a quarter or more, all if chance wills;
+    and those that nobody knows."""
+    num_images, num_labels = labels.shape
+    fewest = -(-num_labels // 4)
+    counts = torch.randint(fewest, num_labels + 1, (num_images, 1), device=labels.device)
+    ranks = torch.rand(labels.shape, device=labels.device).argsort(1).argsort(1)
+    return (ranks < counts) | (labels < 0)
 
 
 def _patches(feature_map: Tensor) -> Tensor:

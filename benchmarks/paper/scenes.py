@@ -97,6 +97,7 @@ THEMES = {
 # COCO's shares of small, medium and large objects, and the sides they are drawn with as shares of the scene's side.
 SIZE_SHARES = (0.41, 0.34, 0.25)
 SIDES = ((0.13, 0.20), (0.25, 0.42), (0.50, 0.75))
+SINGLE_SIDES = (0.18, 0.9)  # of the one thing of a picture
 # Areas are multiplied by this before COCO's bounds of 32² and 96² pixels divide them.
 AREA_SCALE = 5.0
 LARGEST_CUTOUT = 128  # pixels, of what is kept of a cut-out
@@ -243,7 +244,7 @@ def draw_scene(
 def draw_single(path: Path, clutter: list[Path], size: int, rng: np.random.Generator) -> Image.Image:
     """A picture of one thing, for learning single labels."""
     scene = draw_ground(clutter, size, rng)
-    thing = draw_thing(path, size * rng.uniform(0.35, 0.9), size, rng)
+    thing = draw_thing(path, size * np.exp(rng.uniform(*np.log(SINGLE_SIDES))), size, rng)
     x, y = (int(rng.integers(size - length + 1)) for length in thing.size)
     scene.paste(thing, (x, y), thing)
     return _photograph(scene, rng)

@@ -4,7 +4,7 @@ DEMO ?= demo-output/$(shell date +%Y%m%d-%H%M%S)
 LAST_DEMO = $(or $(patsubst %/model,%,$(lastword $(sort $(wildcard demo-output/*/model)))),$(error Run make demo first))
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo app browser test test-all lint benchmark clean
+.PHONY: demo app browser test test-all lint docs benchmark clean
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED)
@@ -32,6 +32,9 @@ lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet
 
 benchmark: $(INSTALLED)
 	$(VENV)/bin/python -m benchmarks

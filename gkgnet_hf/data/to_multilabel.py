@@ -46,7 +46,8 @@ def to_multilabel(dataset: Dataset | IterableDataset, **options: Any) -> Dataset
     >>> from gkgnet_hf.data import label_names
     >>> animals = Dataset.from_dict({"image": [{"bytes": b"..."}] * 2, "tags": ["dog, cat", "cat"]})
     >>> animals = to_multilabel(animals.cast_column("image", Image()))
-    >>> label_names(animals), animals.select_columns("labels")[0]["labels"].tolist()
+    >>> first = animals.select_columns("labels")[0]
+    >>> label_names(animals), first["labels"].tolist()
     (['cat', 'dog'], [1.0, 1.0])
     """
     read = ReadOptions(**options)

@@ -183,12 +183,17 @@ class TestPredictor:
         exact, fast = (Predictor(model, exact=exact)(files)["scores"] for exact in (True, False))
         np.testing.assert_allclose(exact, fast, atol=0.03)
 
-    def test_it_maps_over_a_data_set(self, model, photos):
+    @pytest.mark.parametrize("num_proc", [None, 2])
+    def test_it_maps_over_a_data_set(self, model, photos, num_proc):
         files = [str(path) for path in sorted(photos.rglob("*.png"))]
+        predictor = Predictor(model, exact=True)
+        expected = predictor({"image": files})  # a network that is loaded already is not handed to other processes
         dataset = Dataset.from_dict({"image": files})
-        labelled = dataset.map(Predictor(model, exact=True), batched=True, batch_size=4)
+        labelled = dataset.map(predictor, batched=True, batch_size=2, num_proc=num_proc)
         assert labelled.column_names == ["image", "labels", "label_scores", "scores", "problem"]
-        assert labelled[0]["problem"] is None
+        assert labelled["problem"][:] == [None] * 6
+        assert labelled["labels"][:] == expected["labels"]
+        np.testing.assert_allclose(labelled["scores"][:], expected["scores"], rtol=1e-4)
 
 
 class TestParts:

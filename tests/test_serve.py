@@ -18,6 +18,7 @@ from transformers import pipeline
 
 from gkgnet_hf import create_image_processor
 from gkgnet_hf.export import export_model
+from gkgnet_hf.predict import Predictor
 
 from .networks import small_classifier
 from .test_collection import draw, model  # noqa: F401, a fixture
@@ -88,6 +89,12 @@ def test_the_web_server_refuses_what_is_no_picture_and_says_why(port):
         urlopen(request)
     assert refused.value.code == 422
     assert json.load(refused.value) == {"detail": "it is not a picture of a known format"}
+
+
+def test_predictor_takes_a_picture_as_it_was_sent(workplace, expected):
+    content = (workplace / "photos" / "a.jpg").read_bytes()
+    found = Predictor(str(workplace / "my-gkgnet"), exact=True)({"image": [content]})["labels"][0]
+    assert found == [row["label"] for row in expected if row["score"] >= 0.5]
 
 
 @pytest.fixture(scope="module")

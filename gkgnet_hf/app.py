@@ -115,21 +115,120 @@ def create_app(
     """
     if model.label_classifier is None:
         raise ValueError("The model has no label nodes, so there is nothing to see that its labels looked at")
-    names = model_label_names(model)
-    choice = _Choice(names, label_thresholds(model.config.decision_threshold, len(names)))
-    stages = [stage for stage, count in enumerate(model.config.num_label_blocks, start=1) if count]
     known = [str(file) for file in find_images(examples)][:MOST_EXAMPLES] if examples else []
+    events = _Events(model, processor, known)
+    stages = [stage for stage, count in enumerate(model.config.num_label_blocks, start=1) if count]
+    with gr.Blocks(analytics_enabled=False, title=title, delete_cache=(3600, 3600)) as page:
+        _connect(_lay_out(title, stages, len(events.choice.names), known), events)
+    return page
 
-    def read(file: str) -> Picture | None:
+
+@dataclass(frozen=True)
+class _Layout:
+    """What is on the page.
+
+    `state` holds the pictures, the number of the one that is shown, the label that is looked at, and the point of a
+    patch that is looked at in its place.
+    """
+
+    gallery: gr.Gallery
+    drawing: gr.HTML
+    bars: gr.HTML
+    stage: gr.Radio
+    kind: gr.Radio
+    rule: gr.Radio
+    threshold: gr.Slider
+    count: gr.Slider
+    downloads: list[gr.DownloadButton]
+    examples: gr.Gallery | None
+    state: list[gr.State]
+
+
+def _lay_out(title: str, stages: list[int], num_labels: int, known: list[str]) -> _Layout:
+    """Place everything into the page that is open."""
+    state = [gr.State([]), gr.State(0), gr.State(None), gr.State(None)]
+    gr.Markdown(f"# {title}")
+    with gr.Row():
+        with gr.Column(scale=3, min_width=320):
+            gallery = gr.Gallery(
+                label="Pictures: drop, paste or choose them",
+                sources=["upload", "clipboard"],
+                type="filepath",
+                file_types=["image"],
+                columns=5,
+                height=200,
+                allow_preview=False,
+                interactive=True,
+                elem_id="pictures",
+            )
+            drawing = gr.HTML(js_on_load=ON_CLICK, css_template=STYLE, elem_id="drawing")
+        with gr.Column(scale=2, min_width=320):
+            gr.Markdown("Click a label to see where it looked, or the picture to see a patch and its neighbours.")
+            bars = gr.HTML(js_on_load=ON_CLICK, css_template=STYLE, elem_id="bars")
+            stage = gr.Radio(stages, value=stages[-1], label="Stage of the network: the first has the finest patches")
+            kind = gr.Radio([PATCHES, HEAT], value=PATCHES, label="Where a label looked, as")
+            rule = gr.Radio([OWN, ONE, TOP], value=OWN, label="Labels are chosen by")
+            threshold = gr.Slider(0, 1, value=0.5, step=0.01, label="Threshold", visible=False)
+            count = gr.Slider(1, num_labels, value=min(3, num_labels), step=1, label="Labels", visible=False)
+            with gr.Row():
+                downloads = [gr.DownloadButton(f"Download {name}", interactive=False) for name in ("JSON", "CSV")]
+    examples = _example_gallery(known) if known else None
+    return _Layout(gallery, drawing, bars, stage, kind, rule, threshold, count, downloads, examples, state)
+
+
+def _example_gallery(known: list[str]) -> gr.Gallery:
+    return gr.Gallery(
+        known, label="Examples", columns=6, height=160, allow_preview=False, interactive=False, elem_id="examples"
+    )
+
+
+def _connect(page: _Layout, events: "_Events") -> None:
+    """Say what each event changes. Whatever it is, the page is rendered again afterwards."""
+    pictures, number, label, point = page.state
+    controls = [page.stage, page.kind, page.rule, page.threshold, page.count]
+    shown_again: Any = {
+        "fn": events.render,
+        "inputs": [*page.state, *controls],
+        "outputs": [page.drawing, page.bars, *page.downloads],
+    }
+    # Only `change` tells of pictures that were pasted or cleared.
+    page.gallery.change(events.put, [page.gallery, pictures], [*page.state, page.gallery]).then(**shown_again)
+    page.gallery.select(events.pick_picture, pictures, [number, label, point]).then(**shown_again)
+    page.bars.click(events.pick_label, None, [label, point]).then(**shown_again)
+    page.drawing.click(events.pick_patch, [pictures, number], point).then(**shown_again)
+    page.rule.change(
+        lambda rule: (gr.Slider(visible=rule == ONE), gr.Slider(visible=rule == TOP)),
+        page.rule,
+        [page.threshold, page.count],
+    )
+    page.kind.change(lambda: None, None, point).then(**shown_again)
+    # `change`, as the keyboard moves a slider without a release; of many values the last one counts.
+    moved = [page.stage.change, page.rule.change, page.threshold.change, page.count.change]
+    gr.on(moved, **shown_again, trigger_mode="always_last", show_progress="hidden")
+    if page.examples is not None:
+        page.examples.select(events.try_example, None, [*page.state, page.gallery]).then(**shown_again)
+
+
+class _Events:
+    """What happens on the page."""
+
+    def __init__(self, model: GKGNetForImageClassification, processor: BaseImageProcessor, known: list[str]):
+        names = model_label_names(model)
+        self.model = model
+        self.processor = processor
+        self.known = known
+        self.choice = _Choice(names, label_thresholds(model.config.decision_threshold, len(names)))
+
+    def read(self, file: str) -> Picture | None:
         """The picture, or None and a message in the page."""
         try:
-            return Picture(file, _small(explain(model, processor, file, names)))
+            return Picture(file, _small(explain(self.model, self.processor, file, self.choice.names)))
         except (OSError, ValueError) as error:
             reason = str(error).removeprefix(f"{file}: ").replace(file, "the file")  # whose folder is the page's own
             gr.Warning(escape(f"{Path(file).name} cannot be used: {reason}"), duration=None)
             return None
 
-    def put(items: list[tuple[str, str | None]] | None, pictures: list[Picture]) -> Any:
+    def put(self, items: list[tuple[str, str | None]] | None, pictures: list[Picture]) -> Any:
         """The pictures that are in the gallery now; those that are new are read, and the first of them is shown."""
         files = [file for file, _ in items or []]
         if files == [picture.file for picture in pictures]:  # the gallery tells of what came from here, too
@@ -137,28 +236,33 @@ def create_app(
         if len(files) > MOST_PICTURES:
             gr.Warning(f"The page takes {MOST_PICTURES} pictures; gkgnet-hf predict takes any number", duration=None)
         there = {picture.file: picture for picture in pictures}
-        read_now = [there.get(file) or read(file) for file in files[:MOST_PICTURES]]
+        read_now = [there.get(file) or self.read(file) for file in files[:MOST_PICTURES]]
         pictures = [picture for picture in read_now if picture]
         number = next((number for number, picture in enumerate(pictures) if picture.file not in there), 0)
-        label = choice.best(pictures[number].seen) if pictures else None
+        label = self.choice.best(pictures[number].seen) if pictures else None
         return pictures, number, label, None, [(picture.file, picture.name) for picture in pictures]
 
-    def try_example(event: gr.SelectData) -> Any:
-        return put([(known[event.index], None)], [])
+    def try_example(self, event: gr.SelectData) -> Any:
+        """An example takes the place of all pictures."""
+        return self.put([(self.known[event.index], None)], [])
 
-    def pick_picture(pictures: list[Picture], event: gr.SelectData) -> tuple[Any, ...]:
+    def pick_picture(self, pictures: list[Picture], event: gr.SelectData) -> tuple[Any, ...]:
+        """A picture of the gallery is shown, and its best label."""
         number = min(event.index, len(pictures) - 1)
-        return number, choice.best(pictures[number].seen), None
+        return number, self.choice.best(pictures[number].seen), None
 
-    def pick_label(event: gr.EventData) -> tuple[str, None]:
+    def pick_label(self, event: gr.EventData) -> tuple[str, None]:
+        """A label takes the place of the point."""
         return event._data["label"], None
 
-    def pick_patch(pictures: list[Picture], number: int, event: gr.EventData) -> Any:
+    def pick_patch(self, pictures: list[Picture], number: int, event: gr.EventData) -> Any:
+        """A point of the picture, if the network sees it."""
         x, y = event._data["x"], event._data["y"]
         left, top, right, bottom = pictures[number].seen.area
         return (x, y) if left <= x < right and top <= y < bottom else None
 
     def render(
+        self,
         pictures: list[Picture],
         number: int,
         label: str,
@@ -167,6 +271,7 @@ def create_app(
         kind: str,
         *rule: Any,
     ) -> tuple[Any, ...]:
+        """The drawing, the bars and the two files to download."""
         if not pictures:
             return "", "", gr.DownloadButton(interactive=False), gr.DownloadButton(interactive=False)
         seen = pictures[number].seen
@@ -174,68 +279,9 @@ def create_app(
             drawn = neighbors_picture(seen, *point, stage)
         else:
             drawn = (heat_picture if kind == HEAT else patches_picture)(seen, label, stage)
-        rows = [{"image": picture.name, "labels": choice.labels(picture.seen, *rule)} for picture in pictures]
+        rows = [{"image": picture.name, "labels": self.choice.labels(picture.seen, *rule)} for picture in pictures]
         files = (gr.DownloadButton(value=file, interactive=True) for file in _write(rows))
-        return drawn, label_bars(seen, label, choice.lowest(seen, *rule)), *files
-
-    with gr.Blocks(analytics_enabled=False, title=title, delete_cache=(3600, 3600)) as page:
-        pictures, number, label, point = gr.State([]), gr.State(0), gr.State(None), gr.State(None)
-        gr.Markdown(f"# {title}")
-        with gr.Row():
-            with gr.Column(scale=3, min_width=320):
-                gallery = gr.Gallery(
-                    label="Pictures: drop, paste or choose them",
-                    sources=["upload", "clipboard"],
-                    type="filepath",
-                    file_types=["image"],
-                    columns=5,
-                    height=200,
-                    allow_preview=False,
-                    interactive=True,
-                    elem_id="pictures",
-                )
-                drawing = gr.HTML(js_on_load=ON_CLICK, css_template=STYLE, elem_id="drawing")
-            with gr.Column(scale=2, min_width=320):
-                gr.Markdown("Click a label to see where it looked, or the picture to see a patch and its neighbours.")
-                bars = gr.HTML(js_on_load=ON_CLICK, css_template=STYLE, elem_id="bars")
-                stage = gr.Radio(
-                    stages, value=stages[-1], label="Stage of the network: the first has the finest patches"
-                )
-                kind = gr.Radio([PATCHES, HEAT], value=PATCHES, label="Where a label looked, as")
-                rule = gr.Radio([OWN, ONE, TOP], value=OWN, label="Labels are chosen by")
-                threshold = gr.Slider(0, 1, value=0.5, step=0.01, label="Threshold", visible=False)
-                count = gr.Slider(1, len(names), value=min(3, len(names)), step=1, label="Labels", visible=False)
-                with gr.Row():
-                    downloads = [gr.DownloadButton(f"Download {kind}", interactive=False) for kind in ("JSON", "CSV")]
-        if known:
-            tried = gr.Gallery(
-                known,
-                label="Examples",
-                columns=6,
-                height=160,
-                allow_preview=False,
-                interactive=False,
-                elem_id="examples",
-            )
-
-        controls = [stage, kind, rule, threshold, count]
-        state = [pictures, number, label, point]
-        again: Any = {"fn": render, "inputs": [*state, *controls], "outputs": [drawing, bars, *downloads]}
-        # Only `change` tells of pictures that were pasted or cleared.
-        gallery.change(put, [gallery, pictures], [*state, gallery]).then(**again)
-        gallery.select(pick_picture, pictures, [number, label, point]).then(**again)
-        bars.click(pick_label, None, [label, point]).then(**again)
-        drawing.click(pick_patch, [pictures, number], point).then(**again)
-        rule.change(
-            lambda rule: (gr.Slider(visible=rule == ONE), gr.Slider(visible=rule == TOP)), rule, [threshold, count]
-        )
-        kind.change(lambda: None, None, point).then(**again)
-        # `change`, as the keyboard moves a slider without a release; of many values the last one counts.
-        moved = [stage.change, rule.change, threshold.change, count.change]
-        gr.on(moved, **again, trigger_mode="always_last", show_progress="hidden")
-        if known:
-            tried.select(try_example, None, [*state, gallery]).then(**again)
-    return page
+        return drawn, label_bars(seen, label, self.choice.lowest(seen, *rule)), *files
 
 
 @dataclass(frozen=True)

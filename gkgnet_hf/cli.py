@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from .evaluation.results import Evaluation
     from .modeling.modeling_gkgnet import GKGNetForImageClassification
+    from .predict.collection import Summary
 
 FEW_POSITIVES = 10
 MOST_PROBLEMS = 20
@@ -376,24 +377,15 @@ def predict(
     ] = "skip",
 ) -> None:
     """Name all labels in images: a few, or a million."""
-    if as_json and as_csv:
-        raise ValueError("--json and --csv exclude each other")
-    if output is not None and (as_json or as_csv):
-        raise ValueError("--json and --csv print; with --output, the name of the output says the format")
-    if engine == "ray" and (output in (None, "sidecars") or shard != "1/1"):
-        raise ValueError("--engine ray divides the images itself and needs an --output of .parquet, .csv or .jsonl")
-    if output is None and embeddings:
-        raise ValueError("--embeddings need an --output to be kept in")
+    _check_predict_options(output, as_json, as_csv, embeddings, engine, shard)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
 
     from .data.options import ReadOptions
-    from .data.words import shown
     from .predict.collection import label_collection, multiply_shards, parse_shard
     from .predict.outputs import Parts, Printed, Sidecars
     from .predict.predictor import Predictor
     from .predict.rows import SHARD_SUFFIX, STANDARD_INPUT, read_rows
 
-    renamed = dict(_pair(text) for text in rename or ())
     part = multiply_shards(parse_shard(shard), *(_number_of_process(name) for name in ("RANK", "WORLD_SIZE")))
     predictor = Predictor(
         model,
@@ -403,7 +395,7 @@ def predict(
         top_k=top_k,
         table=label_table,
         exclude=exclude or (),
-        rename=renamed,
+        rename=dict(_pair(text) for text in rename or ()),
     )
     options = ReadOptions(image_column=image_column, image_dir=image_dir, allow_urls=allow_urls)
     read = partial(read_rows, sources, options, split)
@@ -414,26 +406,50 @@ def predict(
         results = Sidecars(sidecar_name == "picture.txt", sidecar_separator, existing)
     else:
         results = Parts(output, predictor.rules.names, predictor.manifest, "{}-of-{}".format(*part))
-    workers = (
-        num_workers if num_workers is not None else 0 if output is None else max(1, min(8, (os.cpu_count() or 1) // 2))
-    )
-    streamed = any(source == STANDARD_INPUT or source.endswith(SHARD_SUFFIX) for source in sources)
-    total = None if streamed or output is None else lambda: sum(1 for _ in read())
     if engine == "ray":
         from .predict.ray_engine import label_on_ray
 
         done = label_on_ray(predictor, read(), results, address, batch_size, num_workers, on_bad_image)
     else:
+        workers = num_workers if num_workers is not None else 0 if output is None else _half_the_cores()
+        streamed = any(source == STANDARD_INPUT or source.endswith(SHARD_SUFFIX) for source in sources)
+        total = None if streamed or output is None else lambda: sum(1 for _ in read())
         done = label_collection(predictor, read(), results, batch_size, workers, part, on_bad_image, total)
-    if done.failed and not done.labelled and not done.skipped:
-        image, problem = results.problems[0]
-        raise ValueError(f"No image could be used. {image}: {problem}")
-    for image, problem in results.problems[:MOST_PROBLEMS]:
-        typer.echo(shown(f"{image}: {problem}"), err=True)
-    if (more := len(results.problems) - MOST_PROBLEMS) > 0:
-        typer.echo(f"... and {more:,} more that cannot be used", err=True)
+    _report(done, results.problems)
     if output is not None:
         typer.echo(f"{done}", err=True)
+
+
+def _check_predict_options(
+    output: str | None, as_json: bool, as_csv: bool, embeddings: str | None, engine: str, shard: str
+) -> None:
+    """Raise ValueError for options of `predict` that contradict each other."""
+    if as_json and as_csv:
+        raise ValueError("--json and --csv exclude each other")
+    if output is not None and (as_json or as_csv):
+        raise ValueError("--json and --csv print; with --output, the name of the output says the format")
+    if engine == "ray" and (output in (None, "sidecars") or shard != "1/1"):
+        raise ValueError("--engine ray divides the images itself and needs an --output of .parquet, .csv or .jsonl")
+    if output is None and embeddings:
+        raise ValueError("--embeddings need an --output to be kept in")
+
+
+def _half_the_cores() -> int:
+    """How many processes read images: one to eight."""
+    return max(1, min(8, (os.cpu_count() or 1) // 2))
+
+
+def _report(done: "Summary", problems: list[tuple[str, str]]) -> None:
+    """List the images that cannot be used; ValueError if there was nothing else."""
+    from .data.words import shown
+
+    if done.failed and not done.labelled and not done.skipped:
+        image, problem = problems[0]
+        raise ValueError(f"No image could be used. {image}: {problem}")
+    for image, problem in problems[:MOST_PROBLEMS]:
+        typer.echo(shown(f"{image}: {problem}"), err=True)
+    if (more := len(problems) - MOST_PROBLEMS) > 0:
+        typer.echo(f"... and {more:,} more that cannot be used", err=True)
 
 
 def _number_of_process(name: str) -> int:

@@ -6,12 +6,13 @@ import re
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from gkgnet_hf import GKGNetConfig, GKGNetForImageClassification, create_image_processor
+from gkgnet_hf import create_image_processor
 from gkgnet_hf.data.digits import make_digits
 from gkgnet_hf.explain import explain
+
+from .networks import small_classifier
 
 gradio = pytest.importorskip("gradio")
 
@@ -22,20 +23,7 @@ NAMES = ["cat", "dog", "<b>owl</b>", "${1+1}", "{{7*7}}"]
 
 @pytest.fixture(scope="module")
 def model():
-    torch.manual_seed(0)
-    config = GKGNetConfig(
-        hidden_sizes=(8, 16, 24, 32),
-        depths=(1, 1, 1, 1),
-        image_size=96,
-        id2label=dict(enumerate(NAMES)),
-        decision_threshold=[0.1, 0.1, 0.1, 0.1, 0.99],
-    )
-    model = GKGNetForImageClassification(config).eval()
-    with torch.no_grad():
-        for name, tensor in model.named_parameters():
-            if tensor.ndim == 1 or "classifier" in name:
-                tensor.normal_(0, 0.1)
-    return model
+    return small_classifier(NAMES, image_size=96, decision_threshold=[0.1, 0.1, 0.1, 0.1, 0.99])
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +71,11 @@ def marked(page):
 
 def drawn(page, title):
     page.locator("#drawing figcaption", has_text=re.compile(re.escape(title))).wait_for(timeout=60_000)
+
+
+def chosen(page, count):
+    """Wait until so many labels are chosen."""
+    page.wait_for_function(f"document.querySelectorAll('#bars button.chosen').length == {count}")
 
 
 def test_a_picture_gets_its_labels_and_each_label_shows_the_patches_of_explain(page, address, model, processor, scenes):
@@ -167,9 +160,10 @@ def test_the_keyboard_moves_the_threshold(page, scenes):
     page.get_by_label("one threshold").check()
     page.locator("input[type=number]:visible").fill("0")
     page.keyboard.press("Enter")
-    page.wait_for_function("document.querySelectorAll('#bars button.chosen').length == 5")
+    chosen(page, 5)
     page.locator("input[type=range]:visible").press("End")
-    page.wait_for_function("document.querySelectorAll('#bars button.chosen').length == 0")
+    chosen(page, 0)
+    assert page.locator("input[type=number]:visible").input_value() == "1"
 
 
 def test_a_heat_map_that_is_asked_for_takes_the_place_of_a_patch(page, scenes):
@@ -177,8 +171,11 @@ def test_a_heat_map_that_is_asked_for_takes_the_place_of_a_patch(page, scenes):
     drawn(page, "Where")
     page.locator("#drawing svg.gkgnet-picture").click()
     drawn(page, "A patch and its neighbours")
+    assert page.locator("#drawing svg line").count() > 0  # from the patch to its neighbours
     page.get_by_label("a heat map").check()
     drawn(page, "Heat map of")
+    assert page.locator("#drawing svg line").count() == 0
+    assert marked(page)[1]
 
 
 def test_the_downloads_hold_the_labels_that_are_chosen(page, model, processor, scenes):
@@ -203,11 +200,14 @@ def test_the_downloads_hold_the_labels_that_are_chosen(page, model, processor, s
     ]
 
 
-def test_another_rule_chooses_other_labels(page, scenes):
+def test_another_rule_chooses_other_labels(page, model, processor, scenes):
     drop(page, scenes[0])
     drawn(page, "Where")
     page.get_by_label("a number of labels").check()
-    page.wait_for_function("document.querySelectorAll('#bars button.chosen').length == 3")
+    chosen(page, 3)
+    names = [text.split("\n")[0] for text in page.locator("#bars button.chosen").all_inner_texts()]
+    scores = explain(model, processor, scenes[0], NAMES).scores
+    assert names == [NAMES[row] for row in np.argsort(-scores, kind="stable")[:3]]
 
 
 def test_an_example_is_looked_at(page, scenes):
@@ -218,8 +218,7 @@ def test_an_example_is_looked_at(page, scenes):
 
 class TestBars:
     def test_of_many_labels_the_highest_are_shown(self, processor):
-        config = GKGNetConfig(hidden_sizes=(8, 16, 24, 32), depths=(1, 1, 1, 1), image_size=96, num_labels=1000)
-        many = GKGNetForImageClassification(config).eval()
+        many = small_classifier(map(str, range(1000)), image_size=96)
         seen = explain(many, processor, Image.new("RGB", (96, 96)))
         bars = label_bars(seen, seen.labels[0], np.full(1000, 0.5))
         assert bars.count("<button") == 100
@@ -261,8 +260,5 @@ class TestSpace:
 
 
 def test_a_network_without_label_nodes_is_refused(processor):
-    config = GKGNetConfig(
-        hidden_sizes=(8, 16, 24, 32), depths=(1, 1, 1, 1), num_label_blocks=(0, 0, 0, 0), num_labels=2
-    )
     with pytest.raises(ValueError, match="no label nodes"):
-        create_app(GKGNetForImageClassification(config), processor)
+        create_app(small_classifier(NAMES, image_size=96, num_label_blocks=(0, 0, 0, 0)), processor)

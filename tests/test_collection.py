@@ -18,30 +18,24 @@ import torch
 from datasets import Dataset, Image, load_dataset
 from PIL import Image as PILImage
 
-from gkgnet_hf import GKGNetConfig, GKGNetForImageClassification, create_image_processor
+from gkgnet_hf import GKGNetForImageClassification, create_image_processor
 from gkgnet_hf.predict import Predictor, label_thresholds, predict_scores
 from gkgnet_hf.predict.collection import label_collection, multiply_shards, parse_shard
 from gkgnet_hf.predict.label_rules import LabelRules, read_label_rules
 from gkgnet_hf.predict.outputs import Parts, Sidecars
 from gkgnet_hf.predict.rows import Row, read_rows
 
+from .networks import small_classifier
+
 NAMES = ["cat", "dog", "owl"]
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    torch.manual_seed(0)
-    config = GKGNetConfig(
-        hidden_sizes=(8, 16, 24, 32), depths=(1, 1, 1, 1), image_size=32, id2label=dict(enumerate(NAMES))
-    )
-    network = GKGNetForImageClassification(config).eval()
-    with torch.no_grad():
-        for name, tensor in network.named_parameters():
-            if tensor.ndim == 1 or "classifier" in name:
-                tensor.normal_(0, 0.2)
+    network = small_classifier(NAMES, image_size=32, spread=0.2)
     folder = tmp_path_factory.mktemp("model")
     network.save_pretrained(folder)
-    create_image_processor(config).save_pretrained(folder)
+    create_image_processor(network.config).save_pretrained(folder)
     return str(folder)
 
 
@@ -183,12 +177,17 @@ class TestPredictor:
         exact, fast = (Predictor(model, exact=exact)(files)["scores"] for exact in (True, False))
         np.testing.assert_allclose(exact, fast, atol=0.03)
 
-    def test_it_maps_over_a_data_set(self, model, photos):
+    @pytest.mark.parametrize("num_proc", [None, 2])
+    def test_it_maps_over_a_data_set(self, model, photos, num_proc):
         files = [str(path) for path in sorted(photos.rglob("*.png"))]
+        predictor = Predictor(model, exact=True)
+        expected = predictor({"image": files})  # a network that is loaded already is not handed to other processes
         dataset = Dataset.from_dict({"image": files})
-        labelled = dataset.map(Predictor(model, exact=True), batched=True, batch_size=4)
+        labelled = dataset.map(predictor, batched=True, batch_size=2, num_proc=num_proc)
         assert labelled.column_names == ["image", "labels", "label_scores", "scores", "problem"]
-        assert labelled[0]["problem"] is None
+        assert labelled["problem"][:] == [None] * 6
+        assert labelled["labels"][:] == expected["labels"]
+        np.testing.assert_allclose(labelled["scores"][:], expected["scores"], rtol=1e-4)
 
 
 class TestParts:

@@ -26,10 +26,10 @@ def snippets(page, *languages):
     return re.findall(rf"```(?:{'|'.join(languages)})\n(.*?)```", (ROOT / page).read_text(), flags=re.DOTALL)
 
 
-def run(page):
-    """Run the Python of a page in one namespace → the namespace."""
+def run(page, without="pyspark"):
+    """Run the Python of a page in one namespace → the namespace. What needs Spark is run by test_spark.py."""
     namespace = {}
-    for snippet in snippets(page, "python"):
+    for snippet in (text for text in snippets(page, "python") if without not in text):
         exec(compile(snippet, page, "exec"), namespace)
     return namespace
 

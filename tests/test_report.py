@@ -34,6 +34,7 @@ from gkgnet_hf.evaluation.report import (
     write_report,
 )
 
+from .networks import small_classifier
 from .test_readme import snippets
 
 NAMES = [
@@ -346,16 +347,7 @@ def _full_disk(written_whole):
 
 @pytest.fixture(scope="module")
 def model():
-    torch.manual_seed(0)
-    config = GKGNetConfig(
-        hidden_sizes=(8, 16, 24, 32), depths=(1, 1, 1, 1), image_size=64, id2label=dict(enumerate(NAMES))
-    )
-    model = GKGNetForImageClassification(config).eval()
-    with torch.no_grad():
-        for name, tensor in model.named_parameters():
-            if tensor.ndim == 1 or "classifier" in name:
-                tensor.normal_(0, 0.1)
-    return model
+    return small_classifier(NAMES, image_size=64)
 
 
 @pytest.fixture(scope="module")

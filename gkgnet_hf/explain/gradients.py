@@ -5,22 +5,13 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import BaseImageProcessor
 
 from ..modeling.image_processing_gkgnet import to_pixel_values
 from ..modeling.modeling_gkgnet import GKGNetForImageClassification
 from ..predict import eval_mode
 from .attribution import ImageLike, label_rows, read_image
-
-
-class _Logits(nn.Module):
-    def __init__(self, model: GKGNetForImageClassification):
-        super().__init__()
-        self.model = model
-
-    def forward(self, pixel_values: Tensor) -> Tensor:
-        return self.model(pixel_values).logits
 
 
 def gradient_heat(
@@ -55,7 +46,7 @@ def grad_cam(model: GKGNetForImageClassification, pixel_values: Tensor, labels: 
     from captum.attr import LayerGradCam
 
     with eval_mode(model), torch.enable_grad():
-        method = LayerGradCam(_Logits(model), model.gkgnet.backbone.stages[-1])
+        method = LayerGradCam(lambda images: model(images).logits, model.gkgnet.backbone.stages[-1])
         maps = method.attribute(pixel_values, target=list(labels), relu_attributions=True)
     heat = maps.detach()[:, 0].float().cpu().numpy()
     return heat / np.maximum(heat.sum((1, 2), keepdims=True), 1e-20)

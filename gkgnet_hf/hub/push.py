@@ -8,7 +8,7 @@ from typing import Any
 
 import timm
 import torch
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard
 from huggingface_hub.constants import SAFETENSORS_INDEX_FILE, SAFETENSORS_SINGLE_FILE
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -96,24 +96,10 @@ def push_folder(
     repo_id = _open_repository(api, repo_id, private)
     new_branch = revision is not None and not api.revision_exists(repo_id, revision)
     head = str(api.model_info(repo_id, revision=None if new_branch else revision).sha)
-    config = read_config(folder)
-    card = folder_card(
-        folder,
-        repo_id=repo_id,
-        revision=revision,
-        published=None if overwrite_card else published_card(repo_id, head),
-        config=config if isinstance(config, GKGNetConfig) else without_second_num_classes(config),
-    )
+    card = _card_on_hub(folder, repo_id, revision, None if overwrite_card else published_card(repo_id, head))
     if new_branch:
         api.create_branch(repo_id, branch=str(revision), revision=head)
-    files = [name for name in files if name != CARD_FILE]
-    logger.info("Publishing: %s", ", ".join([CARD_FILE, *files]))
-    former = {name for name in api.list_repo_files(repo_id, revision=head) if _fits(name, WEIGHTS)}
-    operations: list[CommitOperationAdd | CommitOperationDelete] = [
-        CommitOperationAdd(CARD_FILE, str(card).encode()),
-        *(CommitOperationAdd(name, published_content(folder / name)) for name in files),
-        *(CommitOperationDelete(name) for name in sorted(former.difference(files))),
-    ]
+    operations = _operations(folder, files, card, api.list_repo_files(repo_id, revision=head))
     try:
         commit = api.create_commit(
             repo_id,
@@ -212,6 +198,27 @@ def _open_repository(api: HfApi, repo_id: str, private: bool) -> str:
     if private and not api.model_info(repo_id).private:
         raise ValueError(f"{repo_id} already exists and is public")
     return repo_id
+
+
+def _card_on_hub(folder: Path, repo_id: str, revision: str | None, published: str | None) -> ModelCard:
+    """The folder's card for a repository; `published` is the text of the one there, None to replace it."""
+    config = read_config(folder)
+    config = config if isinstance(config, GKGNetConfig) else without_second_num_classes(config)
+    return folder_card(folder, repo_id=repo_id, revision=revision, published=published, config=config)
+
+
+def _operations(
+    folder: Path, files: list[str], card: ModelCard, there: list[str]
+) -> list[CommitOperationAdd | CommitOperationDelete]:
+    """The commit: the card and the other files are added, and former weights that are there are deleted."""
+    files = [name for name in files if name != CARD_FILE]
+    logger.info("Publishing: %s", ", ".join([CARD_FILE, *files]))
+    former = {name for name in there if _fits(name, WEIGHTS)}
+    return [
+        CommitOperationAdd(CARD_FILE, str(card).encode()),
+        *(CommitOperationAdd(name, published_content(folder / name)) for name in files),
+        *(CommitOperationDelete(name) for name in sorted(former.difference(files))),
+    ]
 
 
 def _fits(name: str, patterns: tuple[str, ...]) -> bool:

@@ -3,8 +3,8 @@
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -73,22 +73,11 @@ def label_collection(
 
         label_collection(Predictor("my-gkgnet"), read_rows(["photos"]), Parts("labels.parquet", names, {}))
     """
-    counts = {"skipped": 0}
-    index, number = shard
-
-    def wanted() -> Iterator[Row]:
-        for row in rows:
-            if row.number % number != index - 1:
-                continue
-            if output.is_done(row):
-                counts["skipped"] += 1
-            else:
-                yield row
-
+    tally = _Tally()
     loader = DataLoader(
         _Stream(),
         batch_size=batch_size,
-        sampler=wanted(),
+        sampler=_wanted(rows, output, shard, tally),
         num_workers=num_workers,
         collate_fn=_Collate(predictor.processor),
         prefetch_factor=4 if num_workers else None,
@@ -97,38 +86,84 @@ def label_collection(
     bar = tqdm(desc="Labelling", unit="image", smoothing=0.05, disable=isinstance(output, Printed))
     if total is not None:
         threading.Thread(target=_set_total, args=(bar, total), daemon=True).start()
-    start = last = time.monotonic()
-    labelled = failed = pending = 0
-    waited = 0.0
-    batches = iter(loader)
+    flushed, pending = time.monotonic(), 0
     try:
-        while True:
-            asked = time.monotonic()
-            batch = next(batches, None)
-            waited += time.monotonic() - asked
-            if batch is None:
-                break
-            batch_rows, pixel_values, problems = batch
-            for place, problem in problems.items():
-                if on_bad_image == "error":
-                    raise ValueError(f"{batch_rows[place].id}: {problem}")
-                output.fail(batch_rows[place], problem)
-            good = [row for place, row in enumerate(batch_rows) if place not in problems]
-            if pixel_values is not None:
-                scores, embeddings = predictor.score(pixel_values)
-                for place, row in enumerate(good):
-                    embedding = None if embeddings is None else embeddings[place]
-                    output.add(Result(row, predictor.rules(scores[place]), scores[place], embedding))
-            labelled, failed, pending = labelled + len(good), failed + len(problems), pending + len(batch_rows)
-            bar.update(len(batch_rows))
-            if pending >= PART_ROWS or time.monotonic() - last > PART_SECONDS:
+        for batch in _as_they_come(loader, tally):
+            _label_batch(predictor, batch, output, on_bad_image, tally)
+            bar.update(len(batch.rows))
+            pending += len(batch.rows)
+            if pending >= PART_ROWS or time.monotonic() - flushed > PART_SECONDS:
                 output.flush()
-                last, pending = time.monotonic(), 0
+                flushed, pending = time.monotonic(), 0
     finally:
         bar.close()
         output.close()
-    seconds = time.monotonic() - start
-    return Summary(labelled, counts["skipped"], failed, seconds, waited / max(seconds, 1e-9))
+    return tally.summary()
+
+
+@dataclass
+class _Tally:
+    """What a run has done so far, and the seconds in which the network waited for pictures."""
+
+    labelled: int = 0
+    skipped: int = 0
+    failed: int = 0
+    waited: float = 0.0
+    start: float = field(default_factory=time.monotonic)
+
+    def summary(self) -> Summary:
+        seconds = time.monotonic() - self.start
+        return Summary(self.labelled, self.skipped, self.failed, seconds, self.waited / max(seconds, 1e-9))
+
+
+class _Batch(NamedTuple):
+    """Rows, pixel values of the good ones, None without any, and the problems of the others by their place."""
+
+    rows: list[Row]
+    pixel_values: Tensor | None
+    problems: dict[int, str]
+
+
+def _wanted(rows: Iterable[Row], output: Output, shard: tuple[int, int], tally: _Tally) -> Iterator[Row]:
+    """The rows of a shard that have no result yet."""
+    index, number = shard
+    for row in rows:
+        if row.number % number != index - 1:
+            continue
+        if output.is_done(row):
+            tally.skipped += 1
+        else:
+            yield row
+
+
+def _as_they_come(loader: Iterable[_Batch], tally: _Tally) -> Iterator[_Batch]:
+    """The batches of a loader; the time that each is waited for is counted."""
+    batches = iter(loader)
+    while True:
+        asked = time.monotonic()
+        batch = next(batches, None)
+        tally.waited += time.monotonic() - asked
+        if batch is None:
+            return
+        yield batch
+
+
+def _label_batch(
+    predictor: Predictor, batch: _Batch, output: Output, on_bad_image: Literal["error", "skip"], tally: _Tally
+) -> None:
+    """Score the good rows of a batch and hand them to the output, and the others with their problems."""
+    for place, problem in batch.problems.items():
+        if on_bad_image == "error":
+            raise ValueError(f"{batch.rows[place].id}: {problem}")
+        output.fail(batch.rows[place], problem)
+    good = [row for place, row in enumerate(batch.rows) if place not in batch.problems]
+    if batch.pixel_values is not None:
+        scores, embeddings = predictor.score(batch.pixel_values)
+        for place, row in enumerate(good):
+            embedding = None if embeddings is None else embeddings[place]
+            output.add(Result(row, predictor.rules(scores[place]), scores[place], embedding))
+    tally.labelled += len(good)
+    tally.failed += len(batch.problems)
 
 
 class _Stream(Dataset):
@@ -139,16 +174,16 @@ class _Stream(Dataset):
 
 
 class _Collate:
-    """A batch of rows → the rows, pixel values of the good ones, and the problems of the others by their place."""
+    """A list of rows → a batch, with their pictures read."""
 
     def __init__(self, processor: BaseImageProcessor):
         self.read = BatchReader(processor)
 
-    def __call__(self, rows: list[Row]) -> tuple[list[Row], Tensor | None, dict[int, str]]:
+    def __call__(self, rows: list[Row]) -> _Batch:
         pixel_values, problems = self.read([row.image for row in rows])
         # The picture's content was for the worker alone.
         rows = [row if isinstance(row.image, str) else Row(row.id, b"") for row in rows]
-        return rows, pixel_values, problems
+        return _Batch(rows, pixel_values, problems)
 
 
 def _set_total(bar: Any, total: Callable[[], int]) -> None:

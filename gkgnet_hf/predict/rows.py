@@ -9,6 +9,7 @@ import tarfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
+from io import TextIOWrapper
 from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
@@ -89,7 +90,7 @@ def read_rows(
         if not (name == STANDARD_INPUT or os.path.lexists(name) or _is_pattern(name) or _may_be_on_hub(name)):
             raise FileNotFoundError(f"No file or folder matches {name}")
     options = options or ReadOptions()
-    rows = _each_once(row for name in names for row in _rows_of(name, options, split, lines or sys.stdin))
+    rows = _each_once(row for name in names for row in _rows_of(name, options, split, lines))
     return _fetched(rows) if options.allow_urls else rows
 
 
@@ -124,11 +125,11 @@ def _may_be_on_hub(source: str) -> bool:
     )
 
 
-def _rows_of(source: str, options: ReadOptions, split: str | None, lines: TextIO) -> Iterator[Row]:
+def _rows_of(source: str, options: ReadOptions, split: str | None, lines: TextIO | None) -> Iterator[Row]:
     path = Path(source)
     suffix = path.suffix.lower()
     if source == STANDARD_INPUT:
-        paths = (line.rstrip("\r\n") for line in _bounded(lines))
+        paths = (line.rstrip("\r\n") for line in _bounded(lines or _standard_input()))
         yield from (Row(path, path) for path in paths if path)
     elif path.is_dir() and is_saved(path):
         yield from _rows_of_dataset(source, split)
@@ -148,6 +149,13 @@ def _rows_of(source: str, options: ReadOptions, split: str | None, lines: TextIO
         yield from _rows_of_dataset(source, split)
     else:
         yield from (Row(str(file), str(file)) for file in find_images(source))
+
+
+def _standard_input() -> TextIO:
+    """Standard input, whose paths need not be UTF-8: they are decoded as Python decodes the names of files."""
+    if isinstance(sys.stdin, TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")
+    return sys.stdin
 
 
 def _bounded(lines: TextIO) -> Iterator[str]:

@@ -122,8 +122,11 @@ def test_a_changed_file_of_any_format_is_read_or_one_error(tmp_path, capsys):
                 find_bad_images(dataset)
                 str(summarize(dataset))
             counts["read"] += 1
-        except (ValueError, OSError):
-            counts["one error"] += 1
+        except (ValueError, OSError) as error:
+            counts["one error" if str(error) else "an error without a word"] += 1
+    assert counts["an error without a word"] == 0
+    assert counts.total() == MUTATIONS
+    assert min(counts["read"], counts["one error"]) > MUTATIONS // 10  # so changes of both kinds were tried
     with capsys.disabled():
         print(f"\n{MUTATIONS} changed files tried, 0 tracebacks; {dict(counts)}")
 

@@ -105,6 +105,22 @@ def test_names_that_are_not_utf8_are_written(place, model, run_in):
     assert code == 0, err
 
 
+@pytest.mark.parametrize("output", [[], ["--json"], ["--csv"], ["--output", "labels.csv"], ["--output", "sidecars"]])
+def test_a_line_of_standard_input_need_not_be_utf8(place, model, run_in, monkeypatch, output):
+    (place / "data/0.png").rename(place / os.fsdecode(b"data/\xff.png"))
+    lines = b"data/\xff.png\ndata/\xfe gone.png\na\0b.png\ndata/1.png\n"
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(lines), encoding="utf-8"))
+    code, out, err = predict(run_in, place, model, *output, source="-")
+    assert code == 0, err
+    if output[:1] == ["--output"]:
+        assert "2 pictures labelled" in err
+    else:
+        assert "udcff.png" in out
+        assert "data/1.png" in out
+    assert "udcfe gone.png: There is no file" in err
+    assert "There is no file a\\x00b.png" in err
+
+
 def test_two_runs_do_not_write_the_same_parts(tmp_path, monkeypatch):
     monkeypatch.setattr("gkgnet_hf.predict.outputs.LET_GO", 0.1)
     path = tmp_path / "labels.parquet"

@@ -37,7 +37,7 @@ def command_help() -> str:
     runner = CliRunner(env={"COLUMNS": "100", "TERM": "dumb", "NO_COLOR": "1"})
     parts = []
     for names in words:
-        text = runner.invoke(app, [*names, "--help"]).output
+        text = runner.invoke(app, [*names, "--help"], prog_name="gkgnet-hf").output
         title = " ".join(["gkgnet-hf", *names])
         parts.append(f"### `{title}`\n\n```text\n{text.strip()}\n```\n")
     return "\n".join(parts)

@@ -2,7 +2,7 @@
 
     python -m benchmarks.overview --output overview
 
-Fetches Microsoft's Fluent Emoji (MIT licence) with npm, draws 8,000 scenes, trains, and draws overview.png.
+Fetches Microsoft's Fluent Emoji (MIT licence) with npm, draws 8,000 scenes, trains, and draws overview.jpg.
 """
 
 import argparse
@@ -65,7 +65,7 @@ def main() -> None:
         prog="python -m benchmarks.overview", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--scene", type=int, default=1, help="number of the scene that is shown")
+    parser.add_argument("--scene", type=int, default=23, help="number of the scene that is shown")
     parser.add_argument("--steps", type=int, default=1500)
     options = parser.parse_args()
     folder = options.output
@@ -78,7 +78,7 @@ def main() -> None:
         words = ["train", "digits", "--dataset", str(data), "--output_dir", str(folder / "model")]
         words += ["--image_size", "128", "--max_steps", str(options.steps)]
         subprocess.run([sys.executable, "-m", "gkgnet_hf", *words], check=True)
-    draw(folder / "model", shown / "train" / f"{options.scene:06}.jpg", folder / "overview.png")
+    draw(folder / "model", shown / "train" / f"{options.scene:06}.jpg", folder / "overview.jpg")
 
 
 def fetch_emoji(folder: Path) -> Path:
@@ -104,7 +104,7 @@ def draw(model_folder: Path, scene: Path, path: Path) -> None:
     """The three labels with the highest scores, each with the patches that it gathered from."""
     model = load_model(str(model_folder))
     seen = explain(model, AutoImageProcessor.from_pretrained(model_folder), scene)
-    seen.save(path, labels=seen.labels[:3])
+    seen.save(path, labels=seen.labels[:3], stage=3)
 
 
 if __name__ == "__main__":

@@ -229,6 +229,7 @@ class TestPictures:
 
     def test_the_whole_image_is_drawn_and_boxes_count_from_its_corner(self, seen):
         for figure in (seen.plot(), seen.plot_heat(), seen.plot_neighbors(5, 5)):
+            assert figure._repr_png_().startswith(b"\x89PNG")  # what a notebook asks for
             for axes in figure.axes:
                 assert (axes.get_xlim(), axes.get_ylim()) == ((0, seen.image.width), (seen.image.height, 0))
 

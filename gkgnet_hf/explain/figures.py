@@ -5,6 +5,7 @@ https://jfly.uni-koeln.de/color/), and shapes of their own beside them: each gro
 """
 
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +24,15 @@ GROUP_DASHES: tuple[Any, ...] = ("-", "--", ":", "-.")
 PANEL = 4.0  # inches
 PANELS_A_ROW = 4
 LONGEST_NAME = 28  # characters that fit above a panel
+
+
+class ShownFigure(Figure):
+    """A figure that notebooks show whether or not pyplot has been imported."""
+
+    def _repr_png_(self) -> bytes:
+        content = BytesIO()
+        self.savefig(content, format="png", dpi=72)
+        return content.getvalue()
 
 
 def draw_label_patches(explanation: "Explanation", labels: Sequence[str], stage: int) -> Figure:
@@ -80,7 +90,7 @@ def _panels(explanation: "Explanation", count: int) -> tuple[Figure, list[Axes]]
     rows, columns = -(-count // PANELS_A_ROW), min(count, PANELS_A_ROW)
     width, height = explanation.image.size
     tall = PANEL * min(2.0, max(0.25, height / width)) + 0.6
-    figure = Figure(figsize=(PANEL * columns, tall * rows), layout="constrained")
+    figure = ShownFigure(figsize=(PANEL * columns, tall * rows), layout="constrained")
     panels = [axes for row in figure.subplots(rows, columns, squeeze=False) for axes in row]
     for axes in panels:
         axes.set_axis_off()

@@ -11,8 +11,8 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 SOURCES = ("gkgnet_hf/modeling/group_knn.c", "gkgnet_hf/modeling/norm_gelu.c")
 LIBRARY = "gkgnet_hf/modeling/libgroup_knn.so"
-# The platform of a wheel for others, such as manylinux_2_17_aarch64: CC must compile for it, or there is no wheel. "any" is
-# a wheel without compiled loops. When it is not set, the wheel is for this machine.
+# The platform of a wheel for others, such as manylinux_2_17_aarch64: CC must compile for it, or there is no wheel.
+# "any" is a wheel without compiled loops. When it is not set, the wheel is for this machine.
 PLATFORM = "GKGNET_WHEEL_PLATFORM"
 
 

@@ -4,7 +4,7 @@ DEMO ?= demo-output/$(shell date +%Y%m%d-%H%M%S)
 LAST_DEMO = $(or $(patsubst %/model,%,$(lastword $(sort $(wildcard demo-output/*/model)))),$(error Run make demo first))
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo app browser test test-all lint docs benchmark clean
+.PHONY: demo app browser test test-all lint docs benchmark wheels smoke clean
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED)
@@ -38,6 +38,25 @@ docs: $(INSTALLED)
 
 benchmark: $(INSTALLED)
 	$(VENV)/bin/python -m benchmarks
+
+# Into dist/: the source, a wheel with compiled loops for each of two platforms, and one without for all others.
+# The two C compilers are gcc-x86-64-linux-gnu and gcc-aarch64-linux-gnu of Debian and Ubuntu.
+WHEEL = GKGNET_WHEEL_PLATFORM=$(1) CC=$(2) $(VENV)/bin/python -m pip wheel --quiet --no-deps --no-cache-dir \
+	--wheel-dir dist dist/gkgnet_hf-*.tar.gz
+wheels: $(INSTALLED)
+	rm -rf dist
+	$(VENV)/bin/python -m hatchling build -t sdist -d dist
+	$(call WHEEL,manylinux_2_17_x86_64,x86_64-linux-gnu-gcc)
+	$(call WHEEL,manylinux_2_17_aarch64,aarch64-linux-gnu-gcc)
+	$(call WHEEL,any)
+
+# What a stranger gets: the package from dist/ in a fresh environment, tested from an empty folder.
+smoke:
+	folder=$$(mktemp -d) && $(PYTHON) -m venv $$folder/venv && cd $$folder && \
+		venv/bin/python -m pip install --quiet --find-links $(CURDIR)/dist gkgnet-hf pytest && \
+		venv/bin/pytest $(SMOKE) $(CURDIR)/tests/test_smoke.py && rm -r $$folder
+# importlib: the package must come from the environment, not from the checkout that the test lies in.
+SMOKE = --import-mode=importlib --override-ini addopts= -m smoke -rA
 
 $(INSTALLED): pyproject.toml hatch_build.py $(wildcard gkgnet_hf/modeling/*.c gkgnet_hf/modeling/*.h)
 	$(PYTHON) -m venv $(VENV)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     # transformers reads this line as text, and so saves the code of the models with every configuration.
     from .modeling_gkgnet import GKGNetModel  # noqa: F401
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # What loads a saved model where this package is not installed.
 AUTO_MAP = {

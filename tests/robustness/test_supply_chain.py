@@ -23,32 +23,12 @@ from gkgnet_hf.data.digits import make_digits
 from ..drawing import draw_checkpoint
 from ..test_models import small_config
 from ..test_recipes import QUICK, write_photos
+from .conftest import build
 
 ROOT = Path(__file__).parents[2]
 
 KINDS = {".py", ".c", ".h", ".yaml", ".md", ".html", ".css", ".js"}
 SECRETS = re.compile(rb"\bhf_[A-Za-z0-9]{30,}|BEGIN [A-Z ]*PRIVATE KEY")
-
-
-def build(folder, kind, out):
-    command = [sys.executable, "-m", "hatchling", "build", "-t", kind, "-d", str(out)]
-    subprocess.run(command, cwd=folder, check=True, capture_output=True)
-    (built,) = out.iterdir()
-    return built
-
-
-@pytest.fixture(scope="module")
-def sdist(tmp_path_factory):
-    return build(ROOT, "sdist", tmp_path_factory.mktemp("sdist"))
-
-
-@pytest.fixture(scope="module")
-def unpacked(sdist, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("unpacked")
-    with tarfile.open(sdist) as archive:
-        archive.extractall(folder, filter="data")
-    (root,) = folder.iterdir()
-    return root
 
 
 @pytest.fixture(scope="module")

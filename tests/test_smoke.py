@@ -15,7 +15,7 @@ from transformers import AutoModelForImageClassification
 
 import gkgnet_hf
 from gkgnet_hf import GKGNetConfig, GKGNetForImageClassification, create_image_processor
-from gkgnet_hf.modeling import group_knn_cpu
+from gkgnet_hf.modeling import group_knn, group_knn_cpu
 
 pytestmark = pytest.mark.smoke
 
@@ -47,7 +47,7 @@ def test_the_package_is_the_one_that_was_installed(tmp_path):
 
 @installed
 def test_compiled_loops_search_where_the_wheel_brings_them_and_pytorch_elsewhere():
-    with patch.object(group_knn_cpu, "search", wraps=group_knn_cpu.search) as search, torch.inference_mode():
+    with patch.object(group_knn, "search_cpu", wraps=group_knn_cpu.search) as search, torch.inference_mode():
         small_model()(torch.randn(1, 3, 64, 64))
     assert bool(search.call_count) == WITH_LOOPS
 

@@ -75,6 +75,7 @@ def test_transformers_and_timm_know_the_models(tmp_path):
     assert "gkgnet_ti" in timm.list_models("gkgnet*")
 
 
+@pytest.mark.slow
 def test_a_network_is_trained_on_scenes_that_the_package_draws(tmp_path):
     run(tmp_path, "data", "make-digits", "digits", "--train", "8", "--validation", "4", "--image-size", "64")
     tiny = {"hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1]}

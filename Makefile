@@ -32,6 +32,7 @@ lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/zizmor --offline --quiet .github/workflows
 
 docs: $(INSTALLED)
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet
@@ -50,13 +51,13 @@ wheels: $(INSTALLED)
 	$(call WHEEL,manylinux_2_17_aarch64,aarch64-linux-gnu-gcc)
 	$(call WHEEL,any)
 
-# What a stranger gets: the package from dist/ in a fresh environment, tested from an empty folder.
+# What a stranger gets: the package from dist/ in a fresh environment, tested from an empty folder. importlib: the package
+# must come from the environment, not from the checkout that the test lies in.
+BIN := $(if $(filter Windows_NT,$(OS)),Scripts,bin)
 smoke:
 	folder=$$(mktemp -d) && $(PYTHON) -m venv $$folder/venv && cd $$folder && \
-		venv/bin/python -m pip install --quiet --find-links $(CURDIR)/dist gkgnet-hf pytest && \
-		venv/bin/pytest $(SMOKE) $(CURDIR)/tests/test_smoke.py && rm -r $$folder
-# importlib: the package must come from the environment, not from the checkout that the test lies in.
-SMOKE = --import-mode=importlib --override-ini addopts= -m smoke -rA
+		venv/$(BIN)/python -m pip install --quiet --find-links $(CURDIR)/dist gkgnet-hf pytest && \
+		venv/$(BIN)/pytest --import-mode=importlib --override-ini addopts= -m smoke -rA $(CURDIR)/tests/test_smoke.py
 
 $(INSTALLED): pyproject.toml hatch_build.py $(wildcard gkgnet_hf/modeling/*.c gkgnet_hf/modeling/*.h)
 	$(PYTHON) -m venv $(VENV)

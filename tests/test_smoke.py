@@ -15,7 +15,7 @@ from transformers import AutoModelForImageClassification
 
 import gkgnet_hf
 from gkgnet_hf import GKGNetConfig, GKGNetForImageClassification, create_image_processor
-from gkgnet_hf.modeling import group_knn_cpu
+from gkgnet_hf.modeling import group_knn, group_knn_cpu
 
 pytestmark = pytest.mark.smoke
 
@@ -47,7 +47,7 @@ def test_the_package_is_the_one_that_was_installed(tmp_path):
 
 @installed
 def test_compiled_loops_search_where_the_wheel_brings_them_and_pytorch_elsewhere():
-    with patch.object(group_knn_cpu, "search", wraps=group_knn_cpu.search) as search, torch.inference_mode():
+    with patch.object(group_knn, "search_cpu", wraps=group_knn_cpu.search) as search, torch.inference_mode():
         small_model()(torch.randn(1, 3, 64, 64))
     assert bool(search.call_count) == WITH_LOOPS
 
@@ -75,6 +75,7 @@ def test_transformers_and_timm_know_the_models(tmp_path):
     assert "gkgnet_ti" in timm.list_models("gkgnet*")
 
 
+@pytest.mark.slow
 def test_a_network_is_trained_on_scenes_that_the_package_draws(tmp_path):
     run(tmp_path, "data", "make-digits", "digits", "--train", "8", "--validation", "4", "--image-size", "64")
     tiny = {"hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1]}

@@ -10,7 +10,7 @@ from .training import Run
 PAPER_NETWORK = "label nodes, G = 2"
 PLAIN = "ViG, linear head"
 CNN_NETWORK = list(NETWORKS)[-1]
-RATES = (3e-4, 8e-4)
+RATES = (3e-4, 8e-4, 2e-3)
 SINGLE_RATE = 2e-3
 
 Results = dict[str, dict[str, Any]]  # name of the run → its result

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -101,8 +102,8 @@ def fit_mean_and_std(processor: ViTImageProcessor, dataset: Dataset | IterableDa
         num_images: how many are read.
     """
     read = picture_reader(processor)
-    rows = dataset.select_columns("image").cast_column("image", ImageFeature(decode=False)).take(num_images)
-    arrays = (np.asarray(to_mode_of(processor, read(row["image"]))) for row in rows)
+    rows = dataset.select_columns("image").cast_column("image", ImageFeature(decode=False))
+    arrays = (np.asarray(to_mode_of(processor, read(row["image"]))) for row in islice(rows, num_images))
     moments = [[np.mean(array, (0, 1)), np.mean(np.square(array, dtype=np.float64), (0, 1))] for array in arrays]
     mean, square = np.mean(moments, axis=0)
     processor.image_mean = (mean / 255).tolist()  # the processor divides by 255 first

@@ -210,7 +210,10 @@ def evaluate(
         typer.Option(metavar="FILE", help="List likely mislabelled pictures in a .csv or .json for Label Studio."),
     ] = None,
 ) -> None:
-    """Measure a model on a data set: mAP, precision, recall and F1."""
+    """Measure how good a model is.
+
+    mAP, precision, recall and F1 on a data set with known labels; docs/evaluate.md says what they mean.
+    """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if fit and not Path(model).is_dir():
         raise ValueError(f"--fit-thresholds writes into the model's folder, and {model} is none")
@@ -267,7 +270,10 @@ def explain_score(
     options: dict[str, Any] = {},  # noqa: B006
     as_json: AsJson = False,
 ) -> None:
-    """Measure whether labels look at their objects: the pointing game, against Grad-CAM, the centre and chance."""
+    """Measure whether labels look at their objects.
+
+    The pointing game on a data set with boxes: label nodes, pooled patches, Grad-CAM, the centre and chance.
+    """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     from .data.readers.coco import read_boxes
     from .evaluation.pointing import pointing_game
@@ -292,7 +298,10 @@ def web_page(
         Path | None, typer.Option(help="Do not start: write the files of a Hugging Face Space into this folder.")
     ] = None,
 ) -> None:
-    """Open a web page: drop pictures, see their labels, click one and see where it looked."""
+    """Open a web page that labels pictures.
+
+    Drop pictures, see their labels, and click a label to see where it looked.
+    """
     try:
         from .app import create_app, launch_app, write_space
     except ModuleNotFoundError as error:
@@ -310,7 +319,8 @@ def predict(
     sources: Annotated[
         list[str],
         typer.Argument(
-            help="Image files, folders, patterns, tables, data sets, WebDataset shards, or - for a list of files.",
+            help="Image files, folders, patterns as 'a/*.jpg', tables, data sets, WebDataset shards, or - for a list "
+            "of files.",
             show_default=False,
         ),
     ],
@@ -340,7 +350,7 @@ def predict(
     rename: Annotated[list[str] | None, typer.Option(help="OLD=NEW, a label's name; may be given again.")] = None,
     embeddings: Annotated[
         Literal["patches", "labels"] | None,
-        typer.Option(help="Keep the pooled patches, or the label nodes, of each image in the output too."),
+        typer.Option(help="Keep vectors that describe each image too: one (patches), or one for each label (labels)."),
     ] = None,
     batch_size: BatchSize = 16,
     num_workers: Annotated[
@@ -350,13 +360,13 @@ def predict(
         ),
     ] = None,
     exact: Annotated[
-        bool, typer.Option("--exact", help="With --output: compute in float32 as without it, not faster.")
+        bool, typer.Option("--exact", help="With --output: compute exactly as without it, which is slower.")
     ] = False,
     engine: Annotated[
         Literal["local", "ray"], typer.Option(help="ray: on all machines of a Ray cluster, which share files.")
     ] = "local",
     address: Annotated[str | None, typer.Option(help="Of the Ray cluster; default, this machine alone.")] = None,
-    shard: Annotated[str, typer.Option(help="3/8 labels the third of eight parts, for several processes.")] = "1/1",
+    shard: Annotated[str, typer.Option(help="N/M labels part N of M, as 3/8; for several processes.")] = "1/1",
     split: Annotated[str | None, typer.Option(help="Of a data set; default, all.")] = None,
     image_column: Annotated[str | None, typer.Option(help="Of a table: the column with the images.")] = None,
     image_dir: Annotated[str | None, typer.Option(help="Folder of the images that a table names.")] = None,
@@ -522,10 +532,11 @@ def export(
         Path | None, typer.Option(help="For taggers: categories, thresholds and names, as of predict.")
     ] = None,
 ) -> None:
-    """Write a model for other runtimes: one graph for any batch and image size.
+    """Write a model for other runtimes.
 
-    --format onnx writes model.onnx, for onnxruntime and others; it needs the extra export. --format pt2 writes
-    model.pt2, for torch.export.load. The labels and the settings of the image processor stand beside it.
+    The file takes any number of images of any size. --format onnx writes model.onnx, for onnxruntime and others; it
+    needs the extra export. --format pt2 writes model.pt2, for torch.export.load. The labels and the settings of the
+    image processor stand beside it.
     """
     from .export import export_model
     from .modeling.image_processing_gkgnet import load_image_processor
@@ -595,10 +606,11 @@ def card(
         str | None, typer.Option(help="Name on the Hub of the data that the model learned from.")
     ] = None,
 ) -> None:
-    """Write a model's card, README.md, from what its folder holds.
+    """Write a model's card, README.md.
 
-    The card holds metadata, use, labels, the results of evaluation.json, the settings of recipe.yaml, limits, licence
-    and citation. The text above and below its generated part is yours and is kept, and so are metadata that you add.
+    It is made from what the folder holds: metadata, use, labels, the results of evaluation.json, the settings of
+    recipe.yaml, limits, licence and citation. The text above and below its generated part is yours and is kept, and so
+    are metadata that you add.
     """
     from .hub.card import write_card
 
@@ -617,7 +629,10 @@ def inspect_data(
     ] = None,
     options: dict[str, Any] = {},  # noqa: B006
 ) -> None:
-    """Print what is understood of a data set, and what was assumed where nothing says it."""
+    """Print what is understood of a data set.
+
+    And what was assumed where nothing says it.
+    """
     from .data.inspection import check_sheet, describe, load_splits_to_inspect, write_contact_sheet
     from .data.sources import MultiLabelSource
 
@@ -640,7 +655,10 @@ def convert_data(
     push: Annotated[str | None, typer.Option(metavar="USER/NAME", help="Upload it to the Hub as this dataset.")] = None,
     options: dict[str, Any] = {},  # noqa: B006
 ) -> None:
-    """Write a data set as an imagefolder: for each split its pictures and a metadata.parquet."""
+    """Write a data set as an imagefolder.
+
+    That is a folder for each split, with its pictures and a metadata.parquet.
+    """
     from huggingface_hub import create_repo, upload_folder
     from huggingface_hub.utils import validate_repo_id
 

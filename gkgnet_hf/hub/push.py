@@ -176,7 +176,7 @@ def _check_network(folder: Path, config: GKGNetConfig | dict[str, Any], tensors:
     if isinstance(config, GKGNetConfig):
         name = (config.architectures or ["GKGNetForImageClassification"])[0]
         if name not in MODELS:
-            raise ValueError(f"{folder / CONFIG_FILE} must be of one of {', '.join(MODELS)}, got {name}")
+            raise ValueError(f"{folder / CONFIG_FILE} must be of one of {', '.join(MODELS)}, got {name!r:.200}")
         with torch.device("meta"):
             model = MODELS[name](config)
     else:

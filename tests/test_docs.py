@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import io
 import re
 import shlex
 import subprocess
@@ -13,11 +14,14 @@ import typer
 from PIL import Image
 
 import gkgnet_hf
+from gkgnet_hf import create_image_processor
 from gkgnet_hf.cli import app
 from gkgnet_hf.training.arguments import DataArguments, ModelArguments
 from gkgnet_hf.training.training_arguments import MultiLabelTrainingArguments
 
+from .networks import small_classifier
 from .test_readme import ROOT, run, snippets
+from .test_recipes import write_photos
 
 PAGES = ["README.md", "CONTRIBUTING.md", "SECURITY.md", *sorted(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))]
 
@@ -25,7 +29,8 @@ PAGES = ["README.md", "CONTRIBUTING.md", "SECURITY.md", *sorted(f"docs/{p.name}"
 def commands(page):
     """The lines of a page that call the command, without comments, joined where they are continued."""
     text = (ROOT / page).read_text().replace("\\\n", " ")
-    for line in re.findall(r"(?:^|[|] |&& |do )((?:gkgnet-hf|python -m gkgnet_hf) [a-z].*)$", text, flags=re.MULTILINE):
+    calls = r"(?:^ *|[|] |&& |do )((?:gkgnet-hf|python -m gkgnet_hf) [a-z].*)$"
+    for line in re.findall(calls, text, flags=re.MULTILINE):
         yield shlex.split(re.split(r" \| | & | > |; done|`", line)[0], comments=True)
 
 
@@ -95,6 +100,35 @@ def test_quick_start_runs_as_written(tmp_path, monkeypatch):
     done = subprocess.run([sys.executable, "-m", "gkgnet_hf", *words], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "4 images, 3 labels" in done.stdout
+
+
+# A service that stays, a site elsewhere, a cluster; and what has tests of its own, with weights, boxes and time.
+NOT_RUN = {"app", "push", "--engine", "convert", "explain-score", "train"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page in PAGES if page.startswith("docs/")])
+def test_commands_of_a_page_run_as_written(page, tmp_path, run_in, monkeypatch):
+    """Beside photos, two models and a table of labels. Words in capitals stand for names of the reader's own."""
+    write_photos(tmp_path / "photos")
+    for name in ("my-gkgnet", "other-gkgnet"):
+        model = small_classifier(["red", "green"], image_size=64)
+        model.save_pretrained(tmp_path / name)
+        create_image_processor(model.config).save_pretrained(tmp_path / name)
+    (tmp_path / "labels.csv").write_text("label,threshold\nred,0.4\n")
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"photos/1.jpg\n")))
+    for words in commands(page):
+        if not NOT_RUN.intersection(words) and "…" not in words:
+            own = {"MODEL": "my-gkgnet", "$i/4": "1/4"}
+            code, _, error = run_in(tmp_path, *(own.get(word, word) for word in words[1:]))
+            assert code == 0, f"{page}: {' '.join(words)}: {error}"
+
+
+def test_python_of_every_page_is_run_by_a_test():
+    tests = "\n".join(file.read_text() for file in (ROOT / "tests").glob("test_*.py"))
+    for page in PAGES:
+        if snippets(page, "python"):
+            assert re.search(rf'(run\("{page}"|snippets\("{page}", "python")', tests), page
 
 
 def test_badges_say_what_is_so():

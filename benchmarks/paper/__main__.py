@@ -22,7 +22,7 @@ from .report import write_report
 from .scenes import fetch_stamps, read_cutouts, write_scenes, write_singles
 from .training import one_thread, train_job
 
-SINGLE_SIZE = 96
+SINGLE_SIZE = 64
 
 
 def main() -> None:
@@ -33,11 +33,11 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder of data, runs and report")
     parser.add_argument("--cutouts", type=Path, help="folder of cut-outs; default: Debian's, which are fetched")
     parser.add_argument("--stages", nargs="*", choices=STAGES, default=list(STAGES), help="default: all")
-    parser.add_argument("--scenes", type=int, default=20_000, help="training scenes; a tenth as many for validation")
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--single-steps", type=int, default=6000, help="steps of 32 for learning single labels")
-    parser.add_argument("--grid-steps", type=int, default=1500, help="steps of 32 for each learning rate")
-    parser.add_argument("--steps", type=int, default=6000, help="steps of 32 of each run that counts")
+    parser.add_argument("--scenes", type=int, default=20_000, help="for training; a tenth as many for each validation")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--single-steps", type=int, default=8000, help="steps of 32 for learning single labels")
+    parser.add_argument("--grid-steps", type=int, default=400, help="steps of 32 for each learning rate")
+    parser.add_argument("--steps", type=int, default=1200, help="steps of 32 of each run that counts")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, on one core each")
     options = parser.parse_args()
     folder = options.output
@@ -61,7 +61,7 @@ def main() -> None:
 def prepare(folder: Path, cutouts: Path | None, num_scenes: int, jobs: int) -> None:
     """Draw what is not there yet, and keep it as arrays too."""
     found = read_cutouts(cutouts or fetch_stamps(folder / "stamps"))
-    counts = {"train": num_scenes, "val": num_scenes // 10}
+    counts = {"train": num_scenes, "val": num_scenes // 10, "known": num_scenes // 10}
     scenes = write_scenes(folder / "scenes", found, counts, IMAGE_SIZE, jobs=jobs)
     for split in counts:
         if not (folder / f"scenes-{split}-areas.npy").exists():

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
 from scipy import stats
 
 from . import plan
@@ -17,9 +18,12 @@ IN_PAPER_BY_SIZE = {"mAP_small": (30.7, 35.6)}
 IN_PAPER_SINGLE = {"G = 1": 78.2, "G = 2": 79.3}
 
 
-def value(results: Results, run: Run, metric: str = "mAP", weights: str = "ema") -> float:
+DESIGNS = {"val": "New designs", "known": "Known designs"}  # set of validation scenes → what its cut-outs are
+
+
+def value(results: Results, run: Run, metric: str = "mAP", weights: str = "ema", designs: str = "val") -> float:
     """A metric of a run; NaN if it has not run."""
-    return results[run.name][weights].get(metric, np.nan) if run.name in results else np.nan
+    return results[run.name][weights][designs].get(metric, np.nan) if run.name in results else np.nan
 
 
 def mean_and_deviation(values: Sequence[float]) -> str:
@@ -47,10 +51,10 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 class Report:
-    """Everything that the report says, from results and budget alone."""
+    """Everything that the report says of one set of validation scenes, from results and budget alone."""
 
-    def __init__(self, results: Results, budget: Budget):
-        self.results, self.budget = results, budget
+    def __init__(self, results: Results, budget: Budget, designs: str):
+        self.results, self.budget, self.designs = results, budget, designs
         self.rate = {network: plan.best_rate(network, results, budget) for network in NETWORKS}
 
     def runs(self, network: str, **fields: object) -> list[Run]:
@@ -59,7 +63,7 @@ class Report:
 
     def values(self, network: str, metric: str = "mAP", weights: str = "ema", **fields: object) -> list[float]:
         """A metric of each seed."""
-        return [value(self.results, run, metric, weights) for run in self.runs(network, **fields)]
+        return [value(self.results, run, metric, weights, self.designs) for run in self.runs(network, **fields)]
 
     def table_2(self) -> str:
         """Heads on the same patch nodes."""
@@ -78,19 +82,22 @@ class Report:
 
     def table_4(self) -> str:
         """Patch groups and label groups, each for itself."""
-        variants: list[tuple[str, str, str, dict]] = [
-            ("1", "none", PLAIN, {}),
-            ("1", "1", "label nodes, G = 1", {}),
-            ("2", "1", PAPER_NETWORK, {"changes": {"num_label_groups": 1}}),
-            ("1", "2", PAPER_NETWORK, {"changes": {"num_groups": 1, "num_label_groups": 2}}),
-            ("2", "2", PAPER_NETWORK, {}),
+        variants: list[tuple[str, str, str, str, dict]] = [
+            ("1", "none", "1", PLAIN, {}),
+            ("1", "1", "1", "label nodes, G = 1", {}),
+            ("2", "1", "1", PAPER_NETWORK, {"changes": {"num_label_groups": 1}}),
+            ("1", "2", "1", PAPER_NETWORK, {"changes": {"num_groups": 1, "num_label_groups": 2}}),
+            ("2", "2", "1", PAPER_NETWORK, {}),
+            ("2", "2", "2", PAPER_NETWORK, {"start_groups": 2}),
         ]
         base = self.values("label nodes, G = 1")
         rows = []
-        for patches, labels, network, fields in variants:
+        for patches, labels, start, network, fields in variants:
             mine = self.values(network, **fields)
-            rows.append([patches, labels, mean_and_deviation(mine), paired_difference(mine, base)])
-        return markdown(["groups of patch nodes", "groups of label nodes", "mAP, EMA", "− (1, 1)"], rows)
+            difference = "—" if mine == base else paired_difference(mine, base)
+            rows.append([patches, labels, start, mean_and_deviation(mine), difference])
+        header = ["groups of patch nodes", "of label nodes", "of patch nodes in learning single labels"]
+        return markdown([*header, "mAP, EMA", "− (1, 1, 1)"], rows)
 
     def table_5(self) -> str:
         """Groups where each picture has one label."""
@@ -153,33 +160,30 @@ class Report:
                 runs = [
                     run for run in plan.losses(self.results, self.budget) if (run.loss, run.labels) == (loss, labels)
                 ]
-                cells.append(mean_and_deviation([value(self.results, run) for run in runs]))
+                cells.append(mean_and_deviation([value(self.results, run, designs=self.designs) for run in runs]))
             rows.append([loss, *cells])
         return markdown(["loss", "complete", "half of the positives missing", "one positive an image"], rows)
 
     def rates(self) -> str:
         """The grid from which each network's rate was taken."""
-        runs = plan.rates(self.results, self.budget)
-        rows = [
-            [network, *(f"{value(self.results, run):.1f}" for run in runs if run.network == network)]
-            for network in NETWORKS
-        ]
-        return markdown(["network", *(f"{rate:g}" for rate in plan.RATES)], rows)
+        found: dict[str, list[str]] = {}
+        for run in plan.rates(self.results, self.budget):
+            found.setdefault(run.network, []).append(f"{value(self.results, run, designs=self.designs):.1f}")
+        return markdown(
+            ["network", *(f"{rate:g}" for rate in plan.RATES)], [[name, *row] for name, row in found.items()]
+        )
 
-    def plot(self, path: Path) -> None:
+    def plot(self, axes: Axes) -> None:
         """A row for each network: a dot for each seed, a line at the mean."""
-        figure, axes = plt.subplots(figsize=(7, 2.6), layout="constrained")
         for row, network in enumerate(NETWORKS):
             values = [v for v in self.values(network) if np.isfinite(v)]
             axes.plot(values, [row] * len(values), "o", color="tab:blue", alpha=0.6)
             if values:
                 axes.plot([np.mean(values)] * 2, [row - 0.3, row + 0.3], color="black")
         axes.set_yticks(range(len(NETWORKS)), list(NETWORKS))
-        axes.invert_yaxis()
-        axes.set_xlabel("validation mAP of each seed; line: mean")
+        axes.set_title(DESIGNS[self.designs], fontsize="medium")
+        axes.set_xlabel("mAP of each seed; line: mean")
         axes.spines[["top", "right"]].set_visible(False)
-        figure.savefig(path, dpi=150)
-        plt.close(figure)
 
 
 SECTIONS: list[tuple[str, Callable[[Report], str]]] = [
@@ -196,7 +200,19 @@ SECTIONS: list[tuple[str, Callable[[Report], str]]] = [
 
 def write_report(folder: Path, results: Results, budget: Budget) -> None:
     """Write tables.md and mAP.png into the folder."""
-    report = Report(results, budget)
-    tables = [f"### {title}\n\n{section(report)}" for title, section in SECTIONS]
-    (folder / "tables.md").write_text("\n".join(tables))
-    report.plot(folder / "mAP.png")
+    reports = {title: Report(results, budget, designs) for designs, title in DESIGNS.items()}
+    parts = []
+    for title, section in SECTIONS:
+        tables = {name: section(report) for name, report in reports.items()}
+        parts.append(f"## {title}\n")
+        if len(set(tables.values())) == 1:  # single labels have one set of validation pictures
+            parts.append(next(iter(tables.values())))
+        else:
+            parts.extend(f"{name}:\n\n{table}" for name, table in tables.items())
+    (folder / "tables.md").write_text("\n".join(parts))
+    figure, axes = plt.subplots(1, len(reports), figsize=(9, 2.8), sharey=True, layout="constrained")
+    for report, part in zip(reports.values(), axes, strict=True):
+        report.plot(part)
+    axes[0].invert_yaxis()
+    figure.savefig(folder / "mAP.png", dpi=150)
+    plt.close(figure)

@@ -97,7 +97,7 @@ THEMES = {
 # COCO's shares of small, medium and large objects, and the sides they are drawn with as shares of the scene's side.
 SIZE_SHARES = (0.41, 0.34, 0.25)
 SIDES = ((0.13, 0.20), (0.25, 0.42), (0.50, 0.75))
-SINGLE_SIDES = (0.18, 0.9)  # of the one thing of a picture
+SINGLE_SIDES = (0.3, 0.9)  # of the one thing of a picture
 # Areas are multiplied by this before COCO's bounds of 32² and 96² pixels divide them.
 AREA_SCALE = 5.0
 LARGEST_CUTOUT = 128  # pixels, of what is kept of a cut-out
@@ -107,7 +107,8 @@ VALIDATION_SHARE = 1 / 3  # of the designs of a label
 
 @dataclass(frozen=True)
 class Cutouts:
-    """Files of designs: `labels[split][name]` and `clutter[split]`, disjoint between the splits."""
+    """Files of designs: `labels[split][name]` and `clutter[split]`. Those of "train" and "val" are disjoint; "known",
+    for validation too, has the designs of "train"."""
 
     labels: dict[str, dict[str, list[Path]]]
     clutter: dict[str, list[Path]]
@@ -150,6 +151,7 @@ def read_cutouts(folder: Path) -> Cutouts:
         held_out = max(1, round(len(paths) * VALIDATION_SHARE))
         splits["val"][label], splits["train"][label] = paths[:held_out], paths[held_out:]
     clutter = {split: named.pop(CLUTTER) for split, named in splits.items()}
+    splits["known"], clutter["known"] = splits["train"], clutter["train"]
     labels = list(splits["train"])
     themes = [_words(words) for words in THEMES.values()] if of_stamps else [labels]
     return Cutouts(splits, clutter, themes)
@@ -324,7 +326,7 @@ def _photograph(scene: Image.Image, rng: np.random.Generator) -> Image.Image:
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
-def write_singles(folder: Path, cutouts: Cutouts, size: int, per_design: int = 24, seed: int = 0) -> None:
+def write_singles(folder: Path, cutouts: Cutouts, size: int, per_design: int = 48, seed: int = 0) -> None:
     """Draw pictures of one thing each, a label for each training design, as arrays of pictures and one-hot labels."""
     clutter = cutouts.clutter["train"]
     designs = [*chain.from_iterable(cutouts.labels["train"].values()), *clutter]

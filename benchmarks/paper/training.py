@@ -63,8 +63,9 @@ class Run:
         return " ".join(words).replace("/", "÷")
 
 
-def train(run: Run, train_set: Pictures, val_set: Pictures, folder: Path) -> dict[str, Any]:
-    """Train and evaluate, unless the folder has the result already."""
+def train(run: Run, train_set: Pictures, val_sets: dict[str, Pictures], folder: Path) -> dict[str, Any]:
+    """Train and evaluate, unless the folder has the result already: `result["raw"]["val"]["mAP"]` and the like, with
+    the last weights or their moving average ("ema"), for each of `val_sets`."""
     result_file = folder / f"{run.name}.json"
     if result_file.exists():
         return json.loads(result_file.read_text())
@@ -102,8 +103,8 @@ def train(run: Run, train_set: Pictures, val_set: Pictures, folder: Path) -> dic
         "num_parameters": sum(p.numel() for p in model.parameters()),
         "seconds": time.perf_counter() - start,
         "loss": [float(np.mean(part)) for part in np.array_split(losses, 20)],
-        "raw": evaluate(run, model, val_set),
-        "ema": evaluate(run, ema.module, val_set),
+        "raw": {name: evaluate(run, model, val_set) for name, val_set in val_sets.items()},
+        "ema": {name: evaluate(run, ema.module, val_set) for name, val_set in val_sets.items()},
     }
     if run.task == "singles":
         save_file({k: v.contiguous() for k, v in patch_weights(ema.module).items()}, folder / f"{run.name}.safetensors")
@@ -202,8 +203,9 @@ def _pictures(folder: Path, task: str, split: str) -> Pictures:
 def train_job(job: tuple[Path, Run]) -> tuple[str, dict[str, Any]]:
     """The name and the result of a run, in a process of its own."""
     folder, run = job
-    train_set, val_set = (_pictures(folder, run.task, split) for split in ("train", "val"))
-    return run.name, train(run, train_set, val_set, folder / "runs")
+    splits = ["val", "known"] if run.task == "scenes" else ["val"]
+    val_sets = {split: _pictures(folder, run.task, split) for split in splits}
+    return run.name, train(run, _pictures(folder, run.task, "train"), val_sets, folder / "runs")
 
 
 def one_thread() -> None:

@@ -18,7 +18,6 @@ import functools
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -166,22 +165,23 @@ def winning_ranks(sources: Tensor, neighbors: Tensor) -> Tensor:
     return torch.ops.gkgnet.gather_max(sources, neighbors, True)[1]
 
 
-_exporter_knows_operators = ContextVar("_exporter_knows_operators", default=False)
+_exporter_knows_operators = False  # no ContextVar: compilers of older PyTorch cannot read one
 
 
 @contextmanager
 def operators_in_exports() -> Iterator[None]:
     """torch.export keeps the operators, for an exporter that knows them."""
-    token = _exporter_knows_operators.set(True)
+    global _exporter_knows_operators
+    before, _exporter_knows_operators = _exporter_knows_operators, True
     try:
         yield
     finally:
-        _exporter_knows_operators.reset(token)
+        _exporter_knows_operators = before
 
 
 def _leaves_pytorch() -> bool:
     """Whether a graph is being made for a runtime that does not know the operators: torch.export, torch.jit.trace."""
-    return torch.jit.is_tracing() or (torch.compiler.is_exporting() and not _exporter_knows_operators.get())
+    return torch.jit.is_tracing() or (torch.compiler.is_exporting() and not _exporter_knows_operators)
 
 
 def differentiates_functionally() -> bool:

@@ -52,7 +52,11 @@ class HubServer:
         self._users: dict[str, str] = {}
         self.token = self.add_user(user)
         self._servers = [listen(answer, self.exchanges) for answer in (self._answer, self._answer_as_store)]
-        self.endpoint, self.store_endpoint = (f"http://127.0.0.1:{server.server_port}" for server in self._servers)
+        # Clients of version 1 tell origins apart by host alone.
+        self.endpoint, self.store_endpoint = (
+            f"http://{host}:{server.server_port}"
+            for host, server in zip(("127.0.0.1", "localhost"), self._servers, strict=True)
+        )
         self._homes = tempfile.TemporaryDirectory(prefix="hub-")
 
     def __enter__(self) -> HubServer:

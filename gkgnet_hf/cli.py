@@ -115,10 +115,9 @@ def _reads_data(command: Callable[..., None]) -> Callable[..., None]:
         shared.append(
             inspect.Parameter(name, kind, annotation=Annotated[types[name], option], default=arguments[name].default)
         )
-    hints = get_type_hints(command, include_extras=True)
     own = [
-        parameter.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY)
-        for name, parameter in inspect.signature(command).parameters.items()
+        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        for name, parameter in inspect.signature(command, eval_str=True).parameters.items()
         if name != "options"
     ]
     read.__signature__ = inspect.Signature([*own, *shared])  # type: ignore[attr-defined]

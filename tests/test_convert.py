@@ -55,7 +55,7 @@ def test_a_gkgnet_file_becomes_a_backbone_of_timm(files, tmp_path):
     released = load_released_checkpoint(files / "gkgnet.pth")
     assert_alike([backbone(image)], [released.gkgnet(image).pooler_output])
     config = timm.data.resolve_data_config(model=backbone)
-    assert (config["input_size"], config["crop_mode"]) == ((3, 224, 224), "squash")
+    assert (tuple(config["input_size"]), config["crop_mode"]) == ((3, 224, 224), "squash")
     timm.models.save_for_hf(backbone, tmp_path / "again", safe_serialization=True)
     for folder in ("out", "again"):  # the licence of the weights stays with them
         config = json.loads((tmp_path / folder / "config.json").read_text())
@@ -69,7 +69,7 @@ def test_a_backbone_of_timm_keeps_its_image_size(tmp_path):
     convert_checkpoint(tmp_path / "wide.pth", tmp_path / "out", "timm")
     backbone = timm.create_model(f"local-dir:{tmp_path / 'out'}", pretrained=True)
     assert torch.equal(backbone.stem.pos_embed, tensors["backbone.pos_embed"])
-    assert timm.data.resolve_data_config(model=backbone)["input_size"] == (3, 96, 128)
+    assert tuple(timm.data.resolve_data_config(model=backbone)["input_size"]) == (3, 96, 128)
 
 
 def test_a_pyramid_vig_file_becomes_a_classifier_of_timm_and_its_wrapper(files, tmp_path):

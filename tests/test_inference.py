@@ -90,7 +90,8 @@ def test_scores_are_those_of_transformers_pipeline(model, processor, photos, mon
     monkeypatch.setattr(model.config, "problem_type", problem_type)
     classify = pipeline("image-classification", model=model, image_processor=processor, device="cpu")
     scores = predict_scores(model, processor, photos)
-    for row, answers in zip(scores, classify([PILImage.open(p) for p in photos], top_k=5), strict=True):
+    options = {"function_to_apply": "none"} if problem_type == "regression" else {}  # its default in newer releases
+    for row, answers in zip(scores, classify([PILImage.open(p) for p in photos], top_k=5, **options), strict=True):
         expected = {answer["label"]: answer["score"] for answer in answers}
         assert dict(zip(NAMES, row.tolist(), strict=True)) == pytest.approx(expected, rel=1e-4, abs=1e-5)
 

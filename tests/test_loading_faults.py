@@ -225,9 +225,10 @@ def test_pickled_weights_are_read_only_when_asked_for(folder):
 @pytest.fixture
 def pickled(tmp_path):
     """A timm model's folder with pickled weights, and its classifier's bias."""
-    model = timm.create_model("gkgnet_s", embed_dims=WIDTHS, depths=(1, 1, 1, 1))
+    arguments = {"embed_dims": WIDTHS, "depths": (1, 1, 1, 1)}
+    model = timm.create_model("gkgnet_s", **arguments)
     folder = tmp_path / "pickled"
-    timm.models.save_for_hf(model, folder, safe_serialization=False)
+    timm.models.save_for_hf(model, folder, model_args=arguments, safe_serialization=False)
     arguments = json.loads((folder / "config.json").read_text())["model_args"]
     arguments.pop("num_classes", None)  # timm 1.0.31 writes it, the wrapper of transformers 5.23 stumbles over it
     rewrite(folder, model_args=arguments)

@@ -40,7 +40,7 @@ def test_the_loops_are_as_near_to_float64_as_pytorch(shape, mean, scale):
         results.append([each.double() for each in (y, *gradients, module.running_mean, module.running_var)])
         assert module.num_batches_tracked == 1
     for exact, pytorch, loops in zip(*results, strict=True):
-        allowed = 3 * (pytorch - exact).abs().max() + 2e-6 * exact.abs().max()
+        allowed = 5 * (pytorch - exact).abs().max() + 2e-6 * exact.abs().max()
         assert (loops - exact).abs().max() <= allowed
 
 

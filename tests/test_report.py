@@ -123,7 +123,7 @@ class TestCurves:
         scores = scores.astype(np.float32)
         positives, negatives = curves.score_histograms(scores, targets)
         for step in (0, 1, 20, 57, 100, 199, 200):
-            predicted = scores >= np.float64(step / 200)  # not rounded to the dtype of the scores
+            predicted = scores.astype(np.float64) >= step / 200  # not rounded to the dtype of the scores
             assert positives[:, step:].sum(1).tolist() == (predicted & (targets == 1)).sum(0).tolist()
             assert negatives[:, step:].sum(1).tolist() == (predicted & (targets == 0)).sum(0).tolist()
 

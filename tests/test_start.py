@@ -10,7 +10,7 @@ import pytest
 HEAVY = {"torch", "timm", "transformers", "numpy", "huggingface_hub", "yaml", "PIL"}
 # … and the package needs none of these before it is asked to read data, evaluate or train.
 LATER = {"datasets", "pyarrow", "pandas", "sklearn", "pycocotools", "evaluate", "transformers.trainer", "onnx"}
-# timm and the model classes of transformers import these, the package itself does not.
+# timm and the model classes of transformers import these, older releases some of the above; the package does not.
 THEIRS = {"scipy", "accelerate", "torchvision.transforms"}
 
 COMMANDS = (
@@ -69,8 +69,7 @@ def test_the_package_loads_what_the_models_need_and_no_more():
     needed, _ = loaded_after("import torch, timm; from transformers import AutoModel, PreTrainedModel")
     modules, _ = loaded_after("import gkgnet_hf")
     assert {"torch", "timm", "transformers"} <= modules
-    assert not modules & LATER
-    assert modules & THEIRS <= needed
+    assert modules & (LATER | THEIRS) <= needed
 
 
 def test_python_m_starts_as_quickly():

@@ -46,7 +46,8 @@ RAW_SUFFIXES = {
     *(".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f"),
 }
 HAS_HEIF = importlib.util.find_spec("pillow_heif") is not None
-HAS_AVIF = bool(features.check("avif")) or importlib.util.find_spec("pillow_avif") is not None
+_OWN_AVIF = "avif" in features.modules and features.check("avif")  # the module is new in Pillow 11.3
+HAS_AVIF = bool(_OWN_AVIF) or importlib.util.find_spec("pillow_avif") is not None
 
 
 def _readable_suffixes() -> Iterator[str]:

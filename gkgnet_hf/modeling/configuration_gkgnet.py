@@ -165,7 +165,10 @@ class GKGNetConfig(BackboneConfigMixin, PreTrainedConfig):
     correction_threshold: float | int = 1.0
     smoothed_loss_weight: float | int = 1.0
     label_smoothing: float | int = 0.1
-    decision_threshold: Any = 0.5  # float | list[float]; a type here would refuse arrays before __setattr__ sees them
+    # float | list[float] and mappings; types here would refuse NumPy's numbers before __setattr__ sees them
+    decision_threshold: Any = 0.5
+    id2label: Any = None
+    label2id: Any = None
     problem_type: ProblemType | None = "multi_label_classification"
     _out_features: list[str] | None = None
     _out_indices: list[int] | None = None
@@ -449,7 +452,7 @@ def _too_large(parameters: int) -> ValueError:
     )
 
 
-_FIELDS = [name.lstrip("_") for name in (*GKGNetConfig.__annotations__, "num_labels", "id2label", "label2id")]
+_FIELDS = [name.lstrip("_") for name in (*GKGNetConfig.__annotations__, "num_labels")]
 
 # What transformers and tools around it write or pass, without a declaration in its classes.
 _OTHERS_FIELDS = {

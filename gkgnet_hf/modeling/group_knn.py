@@ -181,7 +181,8 @@ def operators_in_exports() -> Iterator[None]:
 
 def _leaves_pytorch() -> bool:
     """Whether a graph is being made for a runtime that does not know the operators: torch.export, torch.jit.trace."""
-    return torch.jit.is_tracing() or (torch.compiler.is_exporting() and not _exporter_knows_operators)
+    # The flag behind torch.compiler.is_exporting, which torch.compile of PyTorch 2.11 takes for true.
+    return torch.jit.is_tracing() or (torch.compiler._is_exporting_flag and not _exporter_knows_operators)
 
 
 def differentiates_functionally() -> bool:

@@ -516,7 +516,8 @@ def sincos_embedding(height: int, width: int, dim: int) -> Tensor:
 
 def _spread(coordinates: Tensor, weights: Tensor, size: int) -> Tensor:
     """How much each of `size` coordinates counts for a source: (M, 4) coordinates and weights → (size, M)."""
-    return weights.new_zeros(weights.shape[0], size).scatter_add_(1, coordinates, weights).T
+    # Not the transpose of (M, size): onnxruntime 1.23 joins it to the product that follows, which it has for float32.
+    return weights.new_zeros(size, weights.shape[0]).scatter_add_(0, coordinates.T, weights.T)
 
 
 def _axis_bias(size: int, dim: int, device: torch.device) -> Tensor:

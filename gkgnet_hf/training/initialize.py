@@ -120,8 +120,8 @@ def _check_fields(config: dict[str, Any]) -> None:
 @torch.no_grad()
 def _transfer(source: GKGNetForImageClassification, target: GKGNetForImageClassification) -> None:
     """Copy every tensor; the rows of labels by name, the position embedding resized."""
-    ids: dict[str, int] = source.config.label2id  # type: ignore[assignment]
-    names: dict[int, str] = target.config.id2label  # type: ignore[assignment]
+    ids: dict[str, int] = source.config.label2id
+    names: dict[int, str] = target.config.id2label
     shared = {new: ids[name] for new, name in names.items() if name in ids}
     fresh: dict[str, Tensor] = target.state_dict()
     tensors = source.state_dict()

@@ -34,6 +34,7 @@ def main() -> None:
     parser.add_argument("--cutouts", type=Path, help="folder of cut-outs; default: Debian's, which are fetched")
     parser.add_argument("--stages", nargs="*", choices=STAGES, default=list(STAGES), help="default: all")
     parser.add_argument("--scenes", type=int, default=20_000, help="for training; a tenth as many for each validation")
+    parser.add_argument("--size", type=int, default=IMAGE_SIZE, help="of the scenes, in pixels")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--single-steps", type=int, default=8000, help="steps of 32 for learning single labels")
     parser.add_argument("--grid-steps", type=int, default=400, help="steps of 32 for each learning rate")
@@ -41,7 +42,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, on one core each")
     options = parser.parse_args()
     folder = options.output
-    prepare(folder, options.cutouts, options.scenes, options.jobs)
+    prepare(folder, options.cutouts, options.scenes, options.size, options.jobs)
     runs = folder / "runs"
     runs.mkdir(exist_ok=True)
     budget = Budget(options.seeds, options.single_steps, options.grid_steps, options.steps)
@@ -58,11 +59,11 @@ def main() -> None:
         write_report(folder, results, budget)
 
 
-def prepare(folder: Path, cutouts: Path | None, num_scenes: int, jobs: int) -> None:
+def prepare(folder: Path, cutouts: Path | None, num_scenes: int, size: int, jobs: int) -> None:
     """Draw what is not there yet, and keep it as arrays too."""
     found = read_cutouts(cutouts or fetch_stamps(folder / "stamps"))
     counts = {"train": num_scenes, "val": num_scenes // 10, "known": num_scenes // 10}
-    scenes = write_scenes(folder / "scenes", found, counts, IMAGE_SIZE, jobs=jobs)
+    scenes = write_scenes(folder / "scenes", found, counts, size, jobs=jobs)
     for split in counts:
         if not (folder / f"scenes-{split}-areas.npy").exists():
             dataset = load_coco(scenes / split, scenes / "annotations" / f"instances_{split}.json")

@@ -68,6 +68,22 @@ def table_2(results: Results, budget: Budget) -> list[Run]:
     ]
 
 
+LONGER = 4  # times the steps
+LONG = (PLAIN, "label nodes, G = 1", PAPER_NETWORK)
+
+
+def length(results: Results, budget: Budget) -> list[Run]:
+    """Whether label nodes need longer training than a linear head."""
+    return [
+        longer(network, best_rate(network, results, budget), seed, budget) for seed in budget.seeds for network in LONG
+    ]
+
+
+def longer(network: str, rate: float, seed: int, budget: Budget) -> Run:
+    """The run of table 2 with more steps."""
+    return replace(scene_run(network, rate, seed, budget), steps=LONGER * budget.steps)
+
+
 def table_4(results: Results, budget: Budget) -> list[Run]:
     """Groups in patch nodes and label nodes, each for itself; and with patch nodes that learned with groups."""
     rate = best_rate(PAPER_NETWORK, results, budget)
@@ -109,6 +125,7 @@ STAGES: dict[str, Stage] = {
     "starts": starts,
     "rates": rates,
     "table 2": table_2,
+    "length": length,
     "table 4": table_4,
     "losses": losses,
     "table 5": table_5,

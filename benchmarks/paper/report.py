@@ -80,6 +80,18 @@ class Report:
         header = ["network", "parameters", "rate", "mAP, last weights", "mAP, EMA", "EMA − linear head", "paper"]
         return markdown(header, rows)
 
+    def length(self) -> str:
+        """Longer training."""
+        rows, base = [], []
+        for network in plan.LONG:
+            runs = [plan.longer(network, self.rate[network], seed, self.budget) for seed in self.budget.seeds]
+            mine = [value(self.results, run, designs=self.designs) for run in runs]
+            base = base or mine
+            short, long = map(mean_and_deviation, (self.values(network), mine))
+            rows.append([network, short, long, "—" if network == PLAIN else paired_difference(mine, base)])
+        steps = [f"{factor * self.budget.steps:,} steps" for factor in (1, plan.LONGER)]
+        return markdown(["network", *steps, "longer: − linear head"], rows)
+
     def table_4(self) -> str:
         """Patch groups and label groups, each for itself."""
         variants: list[tuple[str, str, str, str, dict]] = [
@@ -188,6 +200,7 @@ class Report:
 
 SECTIONS: list[tuple[str, Callable[[Report], str]]] = [
     ("Table 2: heads on the same patch nodes", Report.table_2),
+    ("Training length", Report.length),
     ("Table 4: groups of patch nodes and of label nodes", Report.table_4),
     ("Table 5: groups where each picture has one label", Report.table_5),
     ("Table 6: by size of the object", Report.table_6),

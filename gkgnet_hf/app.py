@@ -7,12 +7,11 @@ import base64
 import csv
 import json
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from importlib.metadata import version
-from io import BytesIO
+from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,8 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read while Gradio 
 
 import gradio as gr
 import numpy as np
+from gradio.processing_utils import save_bytes_to_cache
+from gradio.utils import get_upload_folder
 from huggingface_hub.utils import validate_repo_id
 from numpy.typing import NDArray
 from transformers import BaseImageProcessor
@@ -316,17 +317,15 @@ def _small(seen: Explanation) -> Explanation:
     return replace(seen, image=image, area=(left * across, top * down, right * across, bottom * down))
 
 
-def _write(rows: list[dict[str, Any]]) -> tuple[str, str]:
-    """The labels of pictures as a JSON and a CSV file, in a new folder of Gradio's cache."""
-    cache = os.environ.get("GRADIO_TEMP_DIR")
-    folder = Path(tempfile.mkdtemp(prefix="gkgnet-labels-", dir=cache))
-    (folder / "labels.json").write_text(json.dumps(rows, indent=2), encoding="utf-8")
-    with (folder / "labels.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(("image", "label", "score"))
-        labels = ((row["image"], found) for row in rows for found in row["labels"])
-        writer.writerows((csv_cell(image), csv_cell(found["label"]), found["score"]) for image, found in labels)
-    return str(folder / "labels.json"), str(folder / "labels.csv")
+def _write(rows: list[dict[str, Any]]) -> list[str]:
+    """The labels of pictures as a JSON and a CSV file, in Gradio's cache, which deletes them in time."""
+    table = StringIO(newline="")
+    writer = csv.writer(table)
+    writer.writerow(("image", "label", "score"))
+    labels = ((row["image"], found) for row in rows for found in row["labels"])
+    writer.writerows((csv_cell(image), csv_cell(found["label"]), found["score"]) for image, found in labels)
+    texts = {"labels.json": json.dumps(rows, indent=2), "labels.csv": table.getvalue()}
+    return [save_bytes_to_cache(text.encode(), name, get_upload_folder()) for name, text in texts.items()]
 
 
 def label_bars(seen: Explanation, label: str, lowest: NDArray[np.float64]) -> str:

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from .networks import small_classifier
 
 gradio = pytest.importorskip("gradio")
 
+from gkgnet_hf import app  # noqa: E402, needs Gradio
 from gkgnet_hf.app import create_app, label_bars, launch_app, write_space  # noqa: E402, needs Gradio
 
 NAMES = ["cat", "dog", "<b>owl</b>", "${1+1}", "{{7*7}}"]
@@ -198,6 +200,15 @@ def test_the_downloads_hold_the_labels_that_are_chosen(page, model, processor, s
     assert [(line["image"], line["label"]) for line in lines] == [
         (row["image"], label["label"]) for row in rows for label in row["labels"]
     ]
+
+
+def test_the_downloads_are_written_where_gradio_deletes_them(tmp_path, monkeypatch):
+    monkeypatch.delenv("GRADIO_TEMP_DIR", raising=False)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    files = app._write([{"image": "a.png", "labels": [{"label": "cat", "score": 0.5}]}])
+    assert [Path(file).name for file in files] == ["labels.json", "labels.csv"]
+    assert {Path(file).parents[1] for file in files} == {tmp_path / "gradio"}
+    assert [path.name for path in tmp_path.iterdir()] == ["gradio"]
 
 
 def test_another_rule_chooses_other_labels(page, model, processor, scenes):

@@ -111,6 +111,7 @@ def test_make_digits_writes_coco_files(run, workplace):
         (["train", "custom", "--dataset", "./nowhere", *QUICK], "There is no file or folder ./nowhere"),
         (["train", "custom", "--imagesize", "3", *QUICK], "unknown argument imagesize; did you mean image_size?"),
         (["evaluate", "nowhere", "photos"], "There is no folder nowhere"),
+        (["predict", "photos", "photos"], "photos holds no model: it has no config.json"),
         (["evaluate", "model", "./nowhere"], "There is no file or folder ./nowhere"),
         (["evaluate", "model", "photos", "--split", "best"], "photos has the splits train, not 'best'"),
         (

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import BaseImageProcessor
+from transformers.utils import CONFIG_NAME
 
 from ..data.checks import image_suffixes
 from ..data.paths import Outside, files_below, is_file, path_problem
@@ -47,7 +48,7 @@ def load_model(model: str) -> GKGNetForImageClassification:
         model: folder, or name on the Hub as "user/name".
 
     Raises:
-        FileNotFoundError: if it is neither.
+        FileNotFoundError: if it is neither, or a folder without a model.
         ValueError: if it is another kind of model, or weights are missing or damaged.
 
     Example:
@@ -56,6 +57,8 @@ def load_model(model: str) -> GKGNetForImageClassification:
     """
     if not Path(model).is_dir() and model.count("/") != 1:
         raise FileNotFoundError(f"There is no folder {model} (a model on the Hub is called user/name)")
+    if Path(model).is_dir() and not (Path(model) / CONFIG_NAME).exists():
+        raise FileNotFoundError(f"{model} holds no model: it has no {CONFIG_NAME}. Did the training come to its end?")
     try:
         loaded, report = GKGNetForImageClassification.from_pretrained(model, output_loading_info=True)
     except (AttributeError, KeyError, MemoryError, OverflowError, RecursionError, RuntimeError, TypeError) as error:

@@ -110,14 +110,33 @@ LOSSES = ("paper", "asymmetric", "bce", "focal", "hill", "splc")
 LABELS = ("complete", "half", "single")
 
 
+def loss_run(rate: float, loss: str, labels: str, seed: int, budget: Budget) -> Run:
+    """As many steps as the rates are tried with."""
+    run = scene_run(PAPER_NETWORK, rate, seed, budget, loss=loss, labels=labels)
+    return replace(run, steps=budget.grid_steps)
+
+
 def losses(results: Results, budget: Budget) -> list[Run]:
     """Losses on complete labels, and where annotators overlooked positives."""
     rate = best_rate(PAPER_NETWORK, results, budget)
+    return [loss_run(rate, loss, labels, seed, budget) for seed in budget.seeds for labels in LABELS for loss in LOSSES]
+
+
+SMALL_SET = 600  # pictures
+SMALL_RATES = (2e-4, 5e-4, 1e-3, 2e-3)
+SMALL_LOSSES = ("paper", "asymmetric", "bce")
+
+
+def small_run(rate: float, loss: str, seed: int, budget: Budget) -> Run:
+    """As many steps as the rates are tried with, on few pictures: what a recipe for a small set should say."""
+    run = scene_run(PAPER_NETWORK, rate, seed, budget, loss=loss, pictures=SMALL_SET)
+    return replace(run, steps=budget.grid_steps)
+
+
+def small_set(results: Results, budget: Budget) -> list[Run]:
+    """Learning rates and losses on few pictures."""
     return [
-        scene_run(PAPER_NETWORK, rate, seed, budget, loss=loss, labels=labels)
-        for seed in budget.seeds
-        for labels in LABELS
-        for loss in LOSSES
+        small_run(rate, loss, seed, budget) for seed in budget.seeds for loss in SMALL_LOSSES for rate in SMALL_RATES
     ]
 
 
@@ -128,6 +147,7 @@ STAGES: dict[str, Stage] = {
     "length": length,
     "table 4": table_4,
     "losses": losses,
+    "small set": small_set,
     "table 5": table_5,
     "figure 4": figure_4,
 }

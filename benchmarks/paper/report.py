@@ -169,12 +169,22 @@ class Report:
         for loss in plan.LOSSES:
             cells = []
             for labels in plan.LABELS:
-                runs = [
-                    run for run in plan.losses(self.results, self.budget) if (run.loss, run.labels) == (loss, labels)
-                ]
+                rate = self.rate[PAPER_NETWORK]
+                runs = [plan.loss_run(rate, loss, labels, seed, self.budget) for seed in self.budget.seeds]
                 cells.append(mean_and_deviation([value(self.results, run, designs=self.designs) for run in runs]))
             rows.append([loss, *cells])
         return markdown(["loss", "complete", "half of the positives missing", "one positive an image"], rows)
+
+    def small_set(self) -> str:
+        """Learning rates and losses on few pictures."""
+        rows = []
+        for loss in plan.SMALL_LOSSES:
+            cells = []
+            for rate in plan.SMALL_RATES:
+                runs = [plan.small_run(rate, loss, seed, self.budget) for seed in self.budget.seeds]
+                cells.append(mean_and_deviation([value(self.results, run, designs=self.designs) for run in runs]))
+            rows.append([loss, *cells])
+        return markdown(["loss", *(f"{rate:g}" for rate in plan.SMALL_RATES)], rows)
 
     def rates(self) -> str:
         """The grid from which each network's rate was taken."""
@@ -207,6 +217,7 @@ SECTIONS: list[tuple[str, Callable[[Report], str]]] = [
     ("Table 7: every seed", Report.table_7),
     ("Figure 4: neighbours and groups", Report.figure_4),
     ("Losses", Report.losses),
+    (f"Learning rates and losses on {plan.SMALL_SET} pictures", Report.small_set),
     ("Learning rates tried", Report.rates),
 ]
 

@@ -49,6 +49,7 @@ class Run:
     loss: str = "paper"
     labels: str = "complete"  # "half": half of the positives are marked negative; "single": all but one
     changes: dict[str, Any] = field(default_factory=dict)  # of the configuration
+    pictures: int | None = None  # the first so many of the training set; None for all
     label_rate: float = 1.0  # learning rate of what is not patch nodes ÷ that of patch nodes
 
     @property
@@ -56,6 +57,7 @@ class Run:
         """The stem of its files."""
         words = [self.task, self.network, f"lr{self.learning_rate:g}", f"steps{self.steps}", f"seed{self.seed}"]
         words += [self.loss] * (self.loss != "paper") + [self.labels] * (self.labels != "complete")
+        words += [f"{self.pictures}pictures"] * (self.pictures is not None)
         words += [f"labels×{self.label_rate:g}"] * (self.label_rate != 1)
         words += [f"{key}={value}" for key, value in self.changes.items()]
         if self.start is not None:
@@ -79,7 +81,7 @@ def train(run: Run, train_set: Pictures, val_sets: dict[str, Pictures], folder: 
     rates = [group["lr"] for group in optimizer.param_groups]
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=run.steps, pct_start=0.1)
     ema = ModelEmaV3(model, decay=0.995, use_warmup=True)
-    targets = hide_labels(train_set.labels, run.labels, np.random.default_rng(0))
+    targets = hide_labels(train_set.labels[: run.pictures], run.labels, np.random.default_rng(0))
     order = np.concatenate(
         [rng.permutation(len(targets)) for _ in range(math.ceil(run.steps * BATCH_SIZE / len(targets)))]
     )

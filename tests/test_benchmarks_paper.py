@@ -136,3 +136,28 @@ def test_intervals_of_differences_are_those_of_a_paired_t_test():
     assert report.paired_difference(ours, theirs) == f"+1.2 ({interval.low:+.1f} … {interval.high:+.1f})"
     assert report.paired_difference([1.0, float("nan")], [1.0, 2.0]) == "—"
     assert report.mean_and_deviation([float("nan")]) == "not run"
+
+
+def test_the_report_shows_what_ran_and_leaves_out_the_rest(tmp_path):
+    budget = plan.Budget(seeds=2, single_steps=1, grid_steps=1, steps=2)
+    metrics = {"mAP": 20.0, "mAP_small": 1.0, "mAP_medium": 2.0, "mAP_large": 3.0}
+    results = {}
+
+    def add(runs, value):
+        for run in runs:
+            found = {"val": {**metrics, "mAP": value(run)}, "known": {**metrics, "mAP": 2 * value(run)}}
+            results[run.name] = {"raw": found, "ema": found, "num_parameters": 1_000_000}
+
+    add(plan.rates({}, budget), lambda run: 30.0 if run.learning_rate == plan.RATES[1] else 10.0)
+    add(plan.table_2(results, budget), lambda run: 20.0 + run.seed + 3 * (run.network == plan.PAPER_NETWORK))
+    assert {run.learning_rate for run in plan.table_2(results, budget)} == {plan.RATES[1]}
+    report.write_report(tmp_path, results, budget)
+    text = (tmp_path / "tables.md").read_text()
+    assert (
+        "| label nodes, G = 2 | 1.0 M | 0.001 | 23.5 ± 0.7 (2) | 23.5 ± 0.7 (2) | +3.0 (+3.0 … +3.0) | 86.7 |" in text
+    )
+    assert "47.0 ± 1.4 (2)" in text  # known designs
+    assert "## Table 7" in text
+    assert "## Losses" not in text
+    assert "## Figure 4" not in text
+    assert (tmp_path / "mAP.png").is_file()

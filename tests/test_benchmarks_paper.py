@@ -101,6 +101,13 @@ def test_every_network_starts_from_the_same_patch_weights_and_learns(name):
     assert not unused
 
 
+def test_the_parts_of_gkgnet_sum_to_its_logits():
+    torch.manual_seed(0)
+    model = networks.NETWORKS[plan.PAPER_NETWORK](5).eval()
+    images = torch.randn(2, 3, 64, 64)
+    torch.testing.assert_close(sum(model.parts(images)), model(images))
+
+
 def test_weights_of_another_network_are_refused():
     model = networks.NETWORKS[plan.PLAIN](3)
     with pytest.raises(ValueError, match="of another network"):

@@ -30,6 +30,12 @@ class GKGNet(nn.Module):
         """(B, 3, H, W) → (B, L)."""
         return self.network(images).logits
 
+    def parts(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 3, H, W) → what label nodes and pooled patches say, two (B, L) whose sum are the logits."""
+        outputs = self.network.gkgnet(images)
+        label_nodes = self.network.label_classifier(outputs.label_hidden_state)
+        return label_nodes, self.network.patch_classifier(outputs.pooler_output)
+
 
 class FeatureMap(nn.Module):
     """The patch nodes alone: images → the last feature map (B, C4, H/32, W/32)."""

@@ -98,8 +98,9 @@ THEMES = {
 SIZE_SHARES = (0.41, 0.34, 0.25)
 SIDES = ((0.13, 0.20), (0.25, 0.42), (0.50, 0.75))
 SINGLE_SIDES = (0.3, 0.9)  # of the one thing of a picture
-# Areas are multiplied by this before COCO's bounds of 32² and 96² pixels divide them.
-AREA_SCALE = 5.0
+# COCO's bounds of 32² and 96² pixels are meant for scenes of this area: small things have a side below an eighth of the
+# scene's, large ones above three eighths.
+COCO_AREA = 5 * 112**2
 LARGEST_CUTOUT = 128  # pixels, of what is kept of a cut-out
 MIN_VISIBLE = 0.4  # share of an object's pixels: what hides more of it takes its label away
 VALIDATION_SHARE = 1 / 3  # of the designs of a label

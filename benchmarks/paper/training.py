@@ -20,8 +20,8 @@ from gkgnet_hf.evaluation import multilabel_metrics
 from gkgnet_hf.evaluation.metrics import average_precision, size_metrics
 from gkgnet_hf.modeling.modeling_gkgnet import loss_settings, multi_label_loss
 
-from .networks import NETWORKS, load_patch_weights, patch_weights
-from .scenes import AREA_SCALE
+from .networks import NETWORKS, GKGNet, load_patch_weights, patch_weights
+from .scenes import COCO_AREA
 
 BATCH_SIZE = 32
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
@@ -132,21 +132,27 @@ def loss_of(run: Run, model: nn.Module, images: Tensor, targets: Tensor, step: i
 
 @torch.inference_mode()
 def evaluate(run: Run, model: nn.Module, val_set: Pictures) -> dict[str, Any]:
-    """mAP, overall and by size, and the AP of each label; of single labels the share of first guesses that is right."""
+    """mAP, overall and by size, and the AP of each label; of GKGNet also the mAP of label nodes and of pooled patches
+    alone; of single labels the share of first guesses that is right."""
     model.eval()
-    parts = [
-        model(_normalise(torch.tensor(val_set.images[first : first + 100]))).float()
-        for first in range(0, len(val_set.images), 100)
-    ]
-    logits = torch.cat(parts)
+    batches = (
+        _normalise(torch.tensor(val_set.images[first : first + 100])) for first in range(0, len(val_set.images), 100)
+    )
+    outputs = [model.parts(batch) if isinstance(model, GKGNet) else (model(batch),) for batch in batches]
+    parts = [torch.cat(part).float() for part in zip(*outputs, strict=True)]
+    logits = torch.stack(parts).sum(0)
     if run.task == "singles":
         right = logits.argmax(1).numpy() == val_set.labels.argmax(1)
         return {"accuracy": 100 * float(right.mean())}
     scores = logits.sigmoid().numpy()
     metrics = multilabel_metrics(scores, val_set.labels)
     found = {"mAP": metrics["mAP"], "CF1": metrics["CF1"], "OF1": metrics["OF1"]}
+    if len(parts) == 2:
+        of_parts = (multilabel_metrics(part.sigmoid().numpy(), val_set.labels)["mAP"] for part in parts)
+        found |= dict(zip(("mAP_label_nodes", "mAP_pooled_patches"), of_parts, strict=True))
     if val_set.areas is not None:
-        found |= size_metrics(scores, val_set.labels, val_set.areas * AREA_SCALE)
+        areas = val_set.areas * COCO_AREA / val_set.images.shape[1] ** 2
+        found |= size_metrics(scores, val_set.labels, areas)
     return found | {"AP": [round(float(ap), 2) for ap in average_precision(scores, val_set.labels)]}
 
 

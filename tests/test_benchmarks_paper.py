@@ -108,6 +108,33 @@ def test_the_parts_of_gkgnet_sum_to_its_logits():
     torch.testing.assert_close(sum(model.parts(images)), model(images))
 
 
+def test_without_pooled_patches_the_label_nodes_decide_alone():
+    torch.manual_seed(0)
+    model = networks.NETWORKS[plan.PAPER_NETWORK](5, pooled_patches=False).eval()
+    images = torch.randn(2, 3, 64, 64)
+    (label_nodes,) = model.parts(images)
+    assert torch.equal(model(images), label_nodes)
+
+
+def test_where_label_nodes_look_is_counted_as_in_a_loop():
+    torch.manual_seed(0)
+    model = networks.NETWORKS[plan.PAPER_NETWORK](5).eval()
+    images = torch.randn(3, 3, 128, 128)
+    neighbors = model.network.gkgnet(images, output_neighbors=True).label_neighbors[-1]
+    assert neighbors.shape == (3, 2, 5, 9)
+    common = [
+        len(set(group[a].tolist()) & set(group[b].tolist())) / 9
+        for group in neighbors.flatten(0, 1)
+        for a in range(5)
+        for b in range(5)
+        if a != b
+    ]
+    found = model.looks(images)
+    assert found["common_patches"] == pytest.approx(100 * np.mean(common))
+    assert found["chance"] == pytest.approx(100 * 9 / 16)
+    assert 0 < found["variance"] < 100
+
+
 def test_weights_of_another_network_are_refused():
     model = networks.NETWORKS[plan.PLAIN](3)
     with pytest.raises(ValueError, match="of another network"):

@@ -6,6 +6,7 @@ from typing import Any
 
 import timm
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gkgnet_hf import GKGNetConfig, GKGNetForImageClassification
@@ -18,23 +19,39 @@ CNN = "regnetx_002"  # as many parameters as the patch nodes with their label no
 
 
 class GKGNet(nn.Module):
-    """GKGNet as images → logits. `num_groups` is for patch nodes and label nodes."""
+    """GKGNet as images → logits. `num_groups` is for patch nodes and label nodes; `pooled_patches=False` leaves the
+    pooled patches out of the logits."""
 
-    def __init__(self, num_labels: int, **changes: Any):
+    def __init__(self, num_labels: int, num_groups: int = 2, pooled_patches: bool = True, **changes: Any):
         super().__init__()
-        groups = changes.pop("num_groups", 2)
+        groups, self.pooled_patches = num_groups, pooled_patches
         fields = {"num_groups": groups, "num_label_groups": groups, **PATCHES, **changes}
         self.network = GKGNetForImageClassification(GKGNetConfig(num_labels=num_labels, **fields))
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """(B, 3, H, W) → (B, L)."""
-        return self.network(images).logits
+        return self.network(images).logits if self.pooled_patches else self.parts(images)[0]
 
-    def parts(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 3, H, W) → what label nodes and pooled patches say, two (B, L) whose sum are the logits."""
+    def parts(self, images: Tensor) -> tuple[Tensor, ...]:
+        """(B, 3, H, W) → what label nodes and pooled patches say, (B, L) each, whose sum are the logits."""
         outputs = self.network.gkgnet(images)
         label_nodes = self.network.label_classifier(outputs.label_hidden_state)
+        if not self.pooled_patches:
+            return (label_nodes,)
         return label_nodes, self.network.patch_classifier(outputs.pooler_output)
+
+    def looks(self, images: Tensor) -> dict[str, float]:
+        """(B, 3, H, W) → of the last stage, in %: the patches that two labels have in common among those they gather
+        from, what chance would give, and how much of the variance of label nodes lies between images."""
+        outputs = self.network.gkgnet(images, output_neighbors=True)
+        nodes, neighbors = outputs.label_hidden_state.float(), outputs.label_neighbors[-1]
+        _, _, labels, chosen = neighbors.shape
+        patches = outputs.last_hidden_state.shape[-2:].numel()
+        choices = F.one_hot(neighbors, patches).sum((2, 3)).float()  # labels that chose each patch, (B, G, patches)
+        common = (choices * (choices - 1)).sum(-1) / (labels * (labels - 1) * chosen)
+        share = nodes.var(0, correction=0).mean() / nodes.flatten(0, 1).var(0, correction=0).mean()
+        found = (common.mean().item(), chosen / patches, share.item())
+        return dict(zip(("common_patches", "chance", "variance"), (100 * value for value in found), strict=True))
 
 
 class FeatureMap(nn.Module):

@@ -68,6 +68,23 @@ def table_2(results: Results, budget: Budget) -> list[Run]:
     ]
 
 
+WHY_NETWORK = "label nodes, G = 1"
+WHY: dict[str, dict[str, Any]] = {  # what is changed → fields of the run
+    "nothing": {},
+    "no pooled patches in the logits": {"changes": {"pooled_patches": False}},
+    "rate of label nodes ÷ 5": {"label_rate": 0.2},
+    "rate of label nodes × 5": {"label_rate": 5.0},
+    "3 patches a label": {"changes": {"num_label_neighbors": 3}},
+    "classifiers start at N(0, 0.1)": {"changes": {"initializer_range": 0.1}},
+}
+
+
+def why(results: Results, budget: Budget) -> list[Run]:
+    """What may keep label nodes from learning, one change at a time."""
+    rate = best_rate(WHY_NETWORK, results, budget)
+    return [scene_run(WHY_NETWORK, rate, seed, budget, **fields) for fields in WHY.values() for seed in budget.seeds]
+
+
 LONGER = 4  # times the steps
 LONG = (PLAIN, "label nodes, G = 1", PAPER_NETWORK)
 
@@ -99,44 +116,44 @@ def table_5(results: Results, budget: Budget) -> list[Run]:
     return [single_run(PLAIN, budget, seed, **change) for seed in budget.seeds for change in ({}, {"num_groups": 2})]
 
 
+FIGURE_4 = (3, 2), (9, 2), (15, 2), (9, 4)  # neighbours of patch nodes and of label nodes, groups of both
+
+
+def figure_4_run(neighbors: int, groups: int, rate: float, seed: int, budget: Budget) -> Run:
+    """The run of table 2 with other numbers."""
+    changes = {"num_neighbors": neighbors, "num_label_neighbors": neighbors} if neighbors != 9 else {}
+    changes |= {"num_groups": groups} if groups != 2 else {}
+    return scene_run(PAPER_NETWORK, rate, seed, budget, changes=changes)
+
+
 def figure_4(results: Results, budget: Budget) -> list[Run]:
-    """Numbers of neighbours and of groups beside the paper's 9 and 2."""
+    """Numbers of neighbours and of groups, the paper's 9 and 2 among them."""
     rate = best_rate(PAPER_NETWORK, results, budget)
-    changes: list[dict[str, Any]] = [{"num_neighbors": k} for k in (3, 6, 15)] + [{"num_groups": 4}]
-    return [scene_run(PAPER_NETWORK, rate, seed, budget, changes=c) for seed in budget.seeds for c in changes]
+    return [figure_4_run(*numbers, rate, seed, budget) for seed in budget.seeds for numbers in FIGURE_4]
 
 
+SMALL_SET = 2000  # pictures
 LOSSES = ("paper", "asymmetric", "bce", "focal", "hill", "splc")
+SMALL_LOSSES = LOSSES[:3]
 LABELS = ("complete", "half", "single")
 
 
-def loss_run(rate: float, loss: str, labels: str, seed: int, budget: Budget) -> Run:
-    """As many steps as the rates are tried with."""
-    run = scene_run(PAPER_NETWORK, rate, seed, budget, loss=loss, labels=labels)
-    return replace(run, steps=budget.grid_steps)
-
-
-def losses(results: Results, budget: Budget) -> list[Run]:
-    """Losses on complete labels, and where annotators overlooked positives."""
-    rate = best_rate(PAPER_NETWORK, results, budget)
-    return [loss_run(rate, loss, labels, seed, budget) for seed in budget.seeds for labels in LABELS for loss in LOSSES]
-
-
-SMALL_SET = 600  # pictures
-SMALL_RATES = (2e-4, 5e-4, 1e-3, 2e-3)
-SMALL_LOSSES = ("paper", "asymmetric", "bce")
-
-
-def small_run(rate: float, loss: str, seed: int, budget: Budget) -> Run:
+def small_run(rate: float, loss: str, seed: int, budget: Budget, labels: str = "complete") -> Run:
     """As many steps as the rates are tried with, on few pictures: what a recipe for a small set should say."""
-    run = scene_run(PAPER_NETWORK, rate, seed, budget, loss=loss, pictures=SMALL_SET)
+    run = scene_run(PAPER_NETWORK, rate, seed, budget, loss=loss, labels=labels, pictures=SMALL_SET)
     return replace(run, steps=budget.grid_steps)
 
 
 def small_set(results: Results, budget: Budget) -> list[Run]:
     """Learning rates and losses on few pictures."""
+    return [small_run(rate, loss, seed, budget) for seed in budget.seeds for loss in SMALL_LOSSES for rate in RATES]
+
+
+def losses(results: Results, budget: Budget) -> list[Run]:
+    """Losses on few pictures, with complete labels and where annotators overlooked positives."""
+    rate = best_rate(PAPER_NETWORK, results, budget)
     return [
-        small_run(rate, loss, seed, budget) for seed in budget.seeds for loss in SMALL_LOSSES for rate in SMALL_RATES
+        small_run(rate, loss, seed, budget, labels) for seed in budget.seeds for labels in LABELS for loss in LOSSES
     ]
 
 
@@ -144,10 +161,18 @@ STAGES: dict[str, Stage] = {
     "starts": starts,
     "rates": rates,
     "table 2": table_2,
+    "why": why,
     "length": length,
     "table 4": table_4,
-    "losses": losses,
-    "small set": small_set,
     "table 5": table_5,
     "figure 4": figure_4,
+    "small set": small_set,
+    "losses": losses,
 }
+
+
+def own_runs(stage: str, results: Results, budget: Budget) -> list[Run]:
+    """The runs of a stage that no stage before it has."""
+    before = list(STAGES)[: list(STAGES).index(stage)]
+    known = {run.name for earlier in before for run in STAGES[earlier](results, budget)}
+    return [run for run in STAGES[stage](results, budget) if run.name not in known]

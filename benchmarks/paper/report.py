@@ -57,13 +57,17 @@ class Report:
         self.results, self.budget, self.designs = results, budget, designs
         self.rate = {network: plan.best_rate(network, results, budget) for network in NETWORKS}
 
+    def of(self, runs: Sequence[Run], metric: str = "mAP", weights: str = "ema") -> list[float]:
+        """A metric of each run."""
+        return [value(self.results, run, metric, weights, self.designs) for run in runs]
+
     def runs(self, network: str, **fields: object) -> list[Run]:
         """One run of each seed."""
         return [plan.scene_run(network, self.rate[network], seed, self.budget, **fields) for seed in self.budget.seeds]
 
     def values(self, network: str, metric: str = "mAP", weights: str = "ema", **fields: object) -> list[float]:
         """A metric of each seed."""
-        return [value(self.results, run, metric, weights, self.designs) for run in self.runs(network, **fields)]
+        return self.of(self.runs(network, **fields), metric, weights)
 
     def table_2(self) -> str:
         """Heads on the same patch nodes."""
@@ -80,12 +84,26 @@ class Report:
         header = ["network", "parameters", "rate", "mAP, last weights", "mAP, EMA", "EMA − linear head", "paper"]
         return markdown(header, rows)
 
+    def why(self) -> str:
+        """What label nodes and pooled patches say alone, and where label nodes look, after one change each."""
+        metrics = ("mAP", "mAP_label_nodes", "mAP_pooled_patches", "common_patches", "variance")
+        base = self.values(plan.WHY_NETWORK)
+        rows = []
+        for name, fields in plan.WHY.items():
+            cells = {metric: self.values(plan.WHY_NETWORK, metric, **fields) for metric in metrics}
+            difference = paired_difference(cells["mAP"], base) if fields else "—"
+            rows.append(
+                [name, mean_and_deviation(cells["mAP"]), difference, *map(mean_and_deviation, [*cells.values()][1:])]
+            )
+        header = ["changed", "mAP, EMA", "− unchanged", "label nodes alone", "pooled patches alone"]
+        return markdown([*header, "patches common to two labels, %", "variance between images, %"], rows)
+
     def length(self) -> str:
         """Longer training."""
         rows, base = [], []
         for network in plan.LONG:
             runs = [plan.longer(network, self.rate[network], seed, self.budget) for seed in self.budget.seeds]
-            mine = [value(self.results, run, designs=self.designs) for run in runs]
+            mine = self.of(runs)
             base = base or mine
             short, long = map(mean_and_deviation, (self.values(network), mine))
             rows.append([network, short, long, "—" if network == PLAIN else paired_difference(mine, base)])
@@ -143,48 +161,31 @@ class Report:
 
     def figure_4(self) -> str:
         """Numbers of neighbours and groups."""
-        base = self.values(PAPER_NETWORK)
+        rate, base = self.rate[PAPER_NETWORK], self.values(PAPER_NETWORK)
         rows = []
-        for neighbors, groups, changes in (
-            (3, 2, {"num_neighbors": 3}),
-            (6, 2, {"num_neighbors": 6}),
-            (9, 2, {}),
-            (15, 2, {"num_neighbors": 15}),
-            (9, 4, {"num_groups": 4}),
-        ):
-            mine = self.values(PAPER_NETWORK, changes=changes) if changes else base
-            rows.append(
-                [
-                    str(neighbors),
-                    str(groups),
-                    mean_and_deviation(mine),
-                    paired_difference(mine, base) if changes else "—",
-                ]
-            )
+        for numbers in plan.FIGURE_4:
+            runs = [plan.figure_4_run(*numbers, rate, seed, self.budget) for seed in self.budget.seeds]
+            mine = self.of(runs)
+            difference = "—" if numbers == (9, 2) else paired_difference(mine, base)
+            rows.append([*map(str, numbers), mean_and_deviation(mine), difference])
         return markdown(["K", "G", "mAP, EMA", "− (9, 2)"], rows)
 
     def losses(self) -> str:
         """Losses, with complete labels and with positives that annotators overlooked."""
-        rows = []
-        for loss in plan.LOSSES:
-            cells = []
-            for labels in plan.LABELS:
-                rate = self.rate[PAPER_NETWORK]
-                runs = [plan.loss_run(rate, loss, labels, seed, self.budget) for seed in self.budget.seeds]
-                cells.append(mean_and_deviation([value(self.results, run, designs=self.designs) for run in runs]))
-            rows.append([loss, *cells])
+        rate = self.rate[PAPER_NETWORK]
+        rows = [[loss, *(self.small(rate, loss, labels) for labels in plan.LABELS)] for loss in plan.LOSSES]
         return markdown(["loss", "complete", "half of the positives missing", "one positive an image"], rows)
 
     def small_set(self) -> str:
         """Learning rates and losses on few pictures."""
-        rows = []
-        for loss in plan.SMALL_LOSSES:
-            cells = []
-            for rate in plan.SMALL_RATES:
-                runs = [plan.small_run(rate, loss, seed, self.budget) for seed in self.budget.seeds]
-                cells.append(mean_and_deviation([value(self.results, run, designs=self.designs) for run in runs]))
-            rows.append([loss, *cells])
-        return markdown(["loss", *(f"{rate:g}" for rate in plan.SMALL_RATES)], rows)
+        rows = [[loss, *(self.small(rate, loss) for rate in plan.RATES)] for loss in plan.SMALL_LOSSES]
+        return markdown(["loss", *(f"{rate:g}" for rate in plan.RATES)], rows)
+
+    def small(self, rate: float, loss: str, labels: str = "complete") -> str:
+        """mAP on few pictures."""
+        return mean_and_deviation(
+            self.of([plan.small_run(rate, loss, seed, self.budget, labels) for seed in self.budget.seeds])
+        )
 
     def rates(self) -> str:
         """The grid from which each network's rate was taken."""
@@ -210,14 +211,15 @@ class Report:
 
 SECTIONS: list[tuple[str, str, Callable[[Report], str]]] = [  # title, stage whose runs it needs, table
     ("Table 2: heads on the same patch nodes", "table 2", Report.table_2),
+    ("What keeps label nodes from helping", "why", Report.why),
     ("Training length", "length", Report.length),
     ("Table 4: groups of patch nodes and of label nodes", "table 4", Report.table_4),
     ("Table 5: groups where each picture has one label", "table 5", Report.table_5),
     ("Table 6: by size of the object", "table 2", Report.table_6),
     ("Table 7: every seed", "table 2", Report.table_7),
     ("Figure 4: neighbours and groups", "figure 4", Report.figure_4),
-    ("Losses", "losses", Report.losses),
-    (f"Learning rates and losses on {plan.SMALL_SET} pictures", "small set", Report.small_set),
+    (f"Learning rates on {plan.SMALL_SET:,} pictures", "small set", Report.small_set),
+    (f"Losses on {plan.SMALL_SET:,} pictures", "losses", Report.losses),
     ("Learning rates tried", "rates", Report.rates),
 ]
 
@@ -227,7 +229,7 @@ def write_report(folder: Path, results: Results, budget: Budget) -> None:
     reports = {title: Report(results, budget, designs) for designs, title in DESIGNS.items()}
     parts = []
     for title, stage, section in SECTIONS:
-        if not any(run.name in results for run in plan.STAGES[stage](results, budget)):
+        if not any(run.name in results for run in plan.own_runs(stage, results, budget)):
             continue
         tables = {name: section(report) for name, report in reports.items()}
         parts.append(f"## {title}\n")

@@ -133,7 +133,7 @@ def loss_of(run: Run, model: nn.Module, images: Tensor, targets: Tensor, step: i
 @torch.inference_mode()
 def evaluate(run: Run, model: nn.Module, val_set: Pictures) -> dict[str, Any]:
     """mAP, overall and by size, and the AP of each label; of GKGNet also the mAP of label nodes and of pooled patches
-    alone; of single labels the share of first guesses that is right."""
+    alone, and where label nodes look; of single labels the share of first guesses that is right."""
     model.eval()
     batches = (
         _normalise(torch.tensor(val_set.images[first : first + 100])) for first in range(0, len(val_set.images), 100)
@@ -150,6 +150,8 @@ def evaluate(run: Run, model: nn.Module, val_set: Pictures) -> dict[str, Any]:
     if len(parts) == 2:
         of_parts = (multilabel_metrics(part.sigmoid().numpy(), val_set.labels)["mAP"] for part in parts)
         found |= dict(zip(("mAP_label_nodes", "mAP_pooled_patches"), of_parts, strict=True))
+    if isinstance(model, GKGNet):
+        found |= model.looks(_normalise(torch.tensor(val_set.images[:100])))
     if val_set.areas is not None:
         areas = val_set.areas * COCO_AREA / val_set.images.shape[1] ** 2
         found |= size_metrics(scores, val_set.labels, areas)

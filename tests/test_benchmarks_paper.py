@@ -1,6 +1,7 @@
 """The comparisons of benchmarks.paper: exact annotations, rivals as their papers say, honest tables."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -114,6 +115,22 @@ def test_without_pooled_patches_the_label_nodes_decide_alone():
     images = torch.randn(2, 3, 64, 64)
     (label_nodes,) = model.parts(images)
     assert torch.equal(model(images), label_nodes)
+
+
+def test_a_second_loss_counts_what_label_nodes_say_alone():
+    torch.manual_seed(0)
+    model = networks.NETWORKS[plan.PAPER_NETWORK](5).eval()
+    images, targets = torch.randn(2, 3, 64, 64), torch.tensor([[1.0, 0, 0, 1, 0], [0, 1, 0, 0, 0]])
+    run = training.Run(plan.PAPER_NETWORK, 1e-3, 0, 1)
+
+    def loss(model, **fields):
+        return training.loss_of(replace(run, **fields), model, images, targets, 0, 2)
+
+    both = loss(model, label_loss=2.0)
+    model.pooled_patches = False  # label nodes alone
+    alone = loss(model)
+    model.pooled_patches = True
+    torch.testing.assert_close(both, loss(model) + 2 * alone)
 
 
 def test_where_label_nodes_look_is_counted_as_in_a_loop():

@@ -86,15 +86,16 @@ class Report:
 
     def why(self) -> str:
         """What label nodes and pooled patches say alone, and where label nodes look, after one change each."""
-        metrics = ("mAP", "mAP_label_nodes", "mAP_pooled_patches", "common_patches", "variance")
+        metrics = ("mAP_label_nodes", "mAP_pooled_patches", "common_patches", "variance")
         base = self.values(plan.WHY_NETWORK)
         rows = []
         for name, fields in plan.WHY.items():
-            cells = {metric: self.values(plan.WHY_NETWORK, metric, **fields) for metric in metrics}
-            difference = paired_difference(cells["mAP"], base) if fields else "—"
-            rows.append(
-                [name, mean_and_deviation(cells["mAP"]), difference, *map(mean_and_deviation, [*cells.values()][1:])]
-            )
+            mine = self.values(plan.WHY_NETWORK, **fields)
+            if np.isnan(mine).all():
+                continue
+            difference = paired_difference(mine, base) if fields else "—"
+            looks = (mean_and_deviation(self.values(plan.WHY_NETWORK, metric, **fields)) for metric in metrics)
+            rows.append([name, mean_and_deviation(mine), difference, *(look.replace("not run", "—") for look in looks)])
         header = ["changed", "mAP, EMA", "− unchanged", "label nodes alone", "pooled patches alone"]
         return markdown([*header, "patches common to two labels, %", "variance between images, %"], rows)
 

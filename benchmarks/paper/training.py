@@ -38,7 +38,7 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Run:
-    """What decides about a run. Equal runs have equal results."""
+    """What decides about a run. Equal runs on equal machines have equal results."""
 
     network: str
     learning_rate: float
@@ -51,6 +51,7 @@ class Run:
     changes: dict[str, Any] = field(default_factory=dict)  # of the configuration
     pictures: int | None = None  # the first so many of the training set; None for all
     label_rate: float = 1.0  # learning rate of what is not patch nodes ÷ that of patch nodes
+    label_loss: float = 0.0  # weight of a second loss, of what label nodes say alone
 
     @property
     def name(self) -> str:
@@ -59,6 +60,7 @@ class Run:
         words += [self.loss] * (self.loss != "paper") + [self.labels] * (self.labels != "complete")
         words += [f"{self.pictures}pictures"] * (self.pictures is not None)
         words += [f"labels×{self.label_rate:g}"] * (self.label_rate != 1)
+        words += [f"labels+{self.label_loss:g}"] * (self.label_loss != 0)
         words += [f"{key}={value}" for key, value in self.changes.items()]
         if self.start is not None:
             words.append(f"after ({self.start})")
@@ -117,17 +119,21 @@ def train(run: Run, train_set: Pictures, val_sets: dict[str, Pictures], folder: 
 
 
 def loss_of(run: Run, model: nn.Module, images: Tensor, targets: Tensor, step: int, num_pictures: int) -> Tensor:
-    """The loss of a batch; C-Tran's counts on the labels that it was not told."""
+    """The loss of a batch; C-Tran's counts on the labels that it was not told. `label_loss` adds one of label nodes."""
     if run.task == "singles":
         return F.cross_entropy(model(images).float(), targets.argmax(1), label_smoothing=0.1)
-    logits = model(images, labels=targets)
+    parts = model.parts(images) if run.label_loss else ()
+    logits = parts[0] + parts[1] if parts else model(images, labels=targets)
     if isinstance(logits, tuple):
         logits, counted = logits
         targets = torch.where(counted, targets, -1)
     settings = loss_settings(run.loss)
     if step * BATCH_SIZE < num_pictures:  # its paper corrects labels from the second epoch on
         settings["correction_threshold"] = 1.0
-    return multi_label_loss(logits.float(), targets, **settings)
+    loss = multi_label_loss(logits.float(), targets, **settings)
+    if parts:
+        loss = loss + run.label_loss * multi_label_loss(parts[0].float(), targets, **settings)
+    return loss
 
 
 @torch.inference_mode()

@@ -73,10 +73,10 @@ WHY: dict[str, dict[str, Any]] = {  # what is changed → fields of the run
     "nothing": {},
     "no pooled patches in the logits": {"changes": {"pooled_patches": False}},
     "a second loss, of label nodes alone": {"label_loss": 1.0},
-    "rate of label nodes ÷ 5": {"label_rate": 0.2},
+    "rate of all but patch nodes ÷ 5": {"label_rate": 0.2},
     "no pooled patches, rate ÷ 5": {"changes": {"pooled_patches": False}, "label_rate": 0.2},
     "second loss, rate ÷ 5": {"label_loss": 1.0, "label_rate": 0.2},
-    "rate of label nodes × 5": {"label_rate": 5.0},
+    "rate of all but patch nodes × 5": {"label_rate": 5.0},
     "3 patches a label": {"changes": {"num_label_neighbors": 3}},
     "classifiers start at N(0, 0.1)": {"changes": {"initializer_range": 0.1}},
 }

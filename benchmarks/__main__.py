@@ -9,6 +9,8 @@ import itertools
 import json
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import timm
@@ -35,7 +37,9 @@ def main() -> None:
     every = [contender for group in groups for contender in group]
     imported = fresh(imports)
     measured = [c for c in every if c.path != "floor"]
-    peaks = {c: fresh(memory, c)["peak_MB"] for c in tqdm(measured, desc="Memory", leave=False)}
+    with ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // 2)) as pool:
+        found = tqdm(pool.map(partial(fresh, memory), measured), desc="Memory", total=len(measured), leave=False)
+        peaks = {c: memory_of["peak_MB"] for c, memory_of in zip(measured, found, strict=True)}
     results = {"machine": machine(), "imports_MB": imported, "left_out": left_out, "rows": []}
     if options.largest_batch:
         results["largest_batch"] = [

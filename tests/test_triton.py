@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy
 import pytest
+import torch
 from packaging.version import Version
 
 triton = pytest.importorskip("triton", reason="torch brings Triton on Linux only")
@@ -30,6 +31,9 @@ print("gradients:", all(p.grad is not None and p.grad.isfinite().all() for p in 
 """
 
 
+PYTEST = "-m", "pytest", "-p", "no:cacheprovider", "tests/interpreted.py"
+
+
 def run_python(*arguments, **environment):
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", **environment}
     root = Path(__file__).parents[1]
@@ -45,7 +49,14 @@ def run_python(*arguments, **environment):
 @pytest.mark.slow
 def test_in_the_interpreter_the_kernels_are_the_reference_functions():
     # In a process of its own: the interpreter is chosen when Triton is imported, and for all of Triton.
-    output = run_python("-m", "pytest", "-p", "no:cacheprovider", "tests/interpreted.py", TRITON_INTERPRET="1")
+    output = run_python(*PYTEST, TRITON_INTERPRET="1")
+    assert " passed" in output
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@pytest.mark.slow
+def test_on_a_gpu_the_kernels_are_the_reference_functions():
+    output = run_python(*PYTEST, CUDA_VISIBLE_DEVICES="0")
     assert " passed" in output
 
 
@@ -54,21 +65,24 @@ def test_without_triton_everything_works():
     assert "gradients: True" in run_python("-c", WITHOUT_TRITON)
 
 
-FEATURES = {"destinations": "*bf16", "sources": "*bf16"}
-BIAS = {"rows": "*fp32", "columns": "*fp32", "HAS_BIAS": True}
-SEARCH = {"result": "*i64", "SLOTS": 32, "BLOCK_N": 32, "BLOCK_M": 64, "BLOCK_C": 32}
+PRODUCTS = {"products": "*fp32", "query_scale": "*fp32", "key_scale": "*fp32", "neighbors": "*i64", "DILATION": 1}
+LISTS = {"scores": "*fp32", "indices": "*i32", "neighbors": "*i64"}
 GATHER = {"neighbors": "*i64", "ranks": "*u8", "BLOCK_N": 16, "BLOCK_C": 64}
 
 
 @pytest.mark.parametrize(
     ("kernel", "arguments"),
     [
-        ("_search_kernel", {**FEATURES, **BIAS, **SEARCH, "PRECISION": "tf32"}),
         (
-            "_search_kernel",
-            {"destinations": "*fp32", "sources": "*fp32", "rows": None, "columns": None, "HAS_BIAS": False}
-            | {**SEARCH, "PRECISION": "ieee"},
+            "_choose_kernel",
+            {**PRODUCTS, **LISTS, "rows": "*fp32", "columns": "*fp32", "HAS_BIAS": True, "LAST": False, "RANKS": 9},
         ),
+        (
+            "_choose_kernel",
+            {**PRODUCTS, "scores": None, "indices": None, "rows": None, "columns": None}
+            | {"HAS_BIAS": False, "LAST": True, "RANKS": 27},
+        ),
+        ("_merge_kernel", {**LISTS, "RANKS": 18, "DILATION": 2}),
         ("_gather_max_kernel", {"sources": "*bf16", "values": "*bf16", **GATHER, "NUM_NEIGHBORS": 9, "TRACK": True}),
         ("_scatter_max_kernel", {"grad": "*bf16", "result": "*fp32", **GATHER}),
     ],

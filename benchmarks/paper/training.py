@@ -25,6 +25,7 @@ from .scenes import COCO_AREA
 
 BATCH_SIZE = 32
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+DEVICE = (torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None) or torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,7 @@ def train(run: Run, train_set: Pictures, val_sets: dict[str, Pictures], folder: 
     model = NETWORKS[run.network](num_labels, **run.changes)
     if run.start is not None:
         load_patch_weights(model, load_file(folder / f"{run.start}.safetensors"))
+    model.to(DEVICE)
     optimizer = torch.optim.AdamW(_parameter_groups(model, run))
     rates = [group["lr"] for group in optimizer.param_groups]
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=run.steps, pct_start=0.1)
@@ -92,21 +94,21 @@ def train(run: Run, train_set: Pictures, val_sets: dict[str, Pictures], folder: 
     model.train()
     for step in range(run.steps):
         rows = order[step * BATCH_SIZE : (step + 1) * BATCH_SIZE]
-        images = augment(torch.from_numpy(train_set.images[rows]))
-        with torch.autocast("cpu", torch.bfloat16):
-            loss = loss_of(run, model, images, torch.from_numpy(targets[rows]), step, len(targets))
+        images = augment(torch.from_numpy(train_set.images[rows]).to(DEVICE))
+        with torch.autocast(DEVICE.type, torch.bfloat16):
+            loss = loss_of(run, model, images, torch.from_numpy(targets[rows]).to(DEVICE), step, len(targets))
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 5.0)
         optimizer.step()
         scheduler.step()
         ema.update(model, step=step)
-        losses.append(loss.item())
+        losses.append(loss.detach())
     result = {
         "run": asdict(run),
         "num_parameters": sum(p.numel() for p in model.parameters()),
         "seconds": time.perf_counter() - start,
-        "loss": [float(np.mean(part)) for part in np.array_split(losses, 20)],
+        "loss": [part.mean().item() for part in torch.stack(losses).double().tensor_split(20)],
         "raw": {name: evaluate(run, model, val_set) for name, val_set in val_sets.items()},
         "ema": {name: evaluate(run, ema.module, val_set) for name, val_set in val_sets.items()},
     }
@@ -142,10 +144,11 @@ def evaluate(run: Run, model: nn.Module, val_set: Pictures) -> dict[str, Any]:
     alone, and where label nodes look; of single labels the share of first guesses that is right."""
     model.eval()
     batches = (
-        _normalise(torch.tensor(val_set.images[first : first + 100])) for first in range(0, len(val_set.images), 100)
+        _normalise(torch.tensor(val_set.images[first : first + 100], device=DEVICE))
+        for first in range(0, len(val_set.images), 100)
     )
     outputs = [model.parts(batch) if isinstance(model, GKGNet) else (model(batch),) for batch in batches]
-    parts = [torch.cat(part).float() for part in zip(*outputs, strict=True)]
+    parts = [torch.cat(part).float().cpu() for part in zip(*outputs, strict=True)]
     logits = torch.stack(parts).sum(0)
     if run.task == "singles":
         right = logits.argmax(1).numpy() == val_set.labels.argmax(1)
@@ -157,7 +160,7 @@ def evaluate(run: Run, model: nn.Module, val_set: Pictures) -> dict[str, Any]:
         of_parts = (multilabel_metrics(part.sigmoid().numpy(), val_set.labels)["mAP"] for part in parts)
         found |= dict(zip(("mAP_label_nodes", "mAP_pooled_patches"), of_parts, strict=True))
     if isinstance(model, GKGNet):
-        found |= model.looks(_normalise(torch.tensor(val_set.images[:100])))
+        found |= model.looks(_normalise(torch.tensor(val_set.images[:100], device=DEVICE)))
     if val_set.areas is not None:
         areas = val_set.areas * COCO_AREA / val_set.images.shape[1] ** 2
         found |= size_metrics(scores, val_set.labels, areas)
@@ -175,22 +178,27 @@ def hide_labels(labels: NDArray[np.float32], kind: str, rng: np.random.Generator
 
 
 def augment(images: Tensor) -> Tensor:
-    """(B, H, W, 3) of uint8 → (B, 3, H, W), normalised, each mirrored or not, shifted, scaled and lit anew."""
-    batch = len(images)
+    """(B, H, W, 3) of uint8 → (B, 3, H, W), normalised, each mirrored or not, shifted, scaled and lit anew, by numbers
+    drawn on the CPU: equal on all devices."""
+    batch, device = len(images), images.device
     scale = torch.empty(batch).uniform_(0.8, 1.1)
     mirror = torch.randint(0, 2, (batch,)) * 2.0 - 1
     theta = torch.zeros(batch, 2, 3)
     theta[:, 0, 0], theta[:, 1, 1] = scale * mirror, scale
     theta[:, :, 2] = torch.empty(batch, 2).uniform_(-0.12, 0.12)
     pixels = images.permute(0, 3, 1, 2).float() / 255
-    grid = F.affine_grid(theta, list(pixels.shape), align_corners=False)
+    grid = F.affine_grid(theta.to(device), list(pixels.shape), align_corners=False)
     pixels = F.grid_sample(pixels, grid, padding_mode="reflection", align_corners=False)
     light = torch.empty(batch, 3, 1, 1).uniform_(0.85, 1.15) * torch.empty(batch, 1, 1, 1).uniform_(0.7, 1.3)
-    return ((pixels * light).clamp(0, 1) - MEAN) / STD
+    return _normalise_pixels((pixels * light.to(device)).clamp(0, 1))
 
 
 def _normalise(images: Tensor) -> Tensor:
-    return (images.permute(0, 3, 1, 2).float() / 255 - MEAN) / STD
+    return _normalise_pixels(images.permute(0, 3, 1, 2).float() / 255)
+
+
+def _normalise_pixels(pixels: Tensor) -> Tensor:
+    return (pixels - MEAN.to(pixels.device)) / STD.to(pixels.device)
 
 
 def _parameter_groups(model: nn.Module, run: Run) -> list[dict[str, Any]]:

@@ -70,8 +70,8 @@ def find_neighbors(
 
     Half-precision features are compared in float32. Between sources at exactly the same distance the choice is
     arbitrary. A feature that is NaN makes every distance to it NaN, which counts as nearest for a source. The search is
-    exact: in kernels always, in PyTorch alone at the default float32 matmul precision ("high" and "medium", TF32 and
-    bfloat16, hold for its products too).
+    exact; off the CPU, the products of float32 features follow PyTorch's float32 matmul precision, so at "high" and
+    "medium" (TF32 and bfloat16) they are as inexact as all others.
 
     Args:
         destinations: (B, G, N, c), float16, bfloat16, float32 or float64.
@@ -194,6 +194,8 @@ FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 # Kernels count in 32 bits.
 LARGEST_SIZE = 2**30
+# Ranks that a thread of the Triton search keeps in registers.
+LARGEST_LIST = 64
 
 
 def _check_features(name: str, features: Tensor, shape: str) -> None:
@@ -460,7 +462,7 @@ def _flat_rows(sources: Tensor, neighbors: Tensor) -> tuple[Tensor, Tensor]:
     if sources.device.type == "cpu":
         return flat, index
     known = ((neighbors >= 0) & (neighbors < num_sources)).transpose(1, 2)
-    return F.pad(flat, (0, 0, 0, 1), value=torch.nan), torch.where(known, index, len(flat))
+    return F.pad(flat, (0, 0, 0, 1), value=torch.nan), torch.where(known, index, len(flat)).contiguous()
 
 
 def search_dtype(features: Tensor) -> torch.dtype:
@@ -612,6 +614,10 @@ def _kernel(function: Callable, *arguments) -> Callable | None:
         return None
     if function is not _search and second.shape[3] > 256:  # ranks of more than a byte
         return None
+    if function is _search and features.device.type == "cuda":
+        num_neighbors, dilation = arguments[2:4]
+        if min(num_neighbors * dilation, second.shape[2]) > LARGEST_LIST:
+            return None
     if function is _scatter_max and features.device.type == "cuda" and torch.are_deterministic_algorithms_enabled():
         return None  # the order of atomic additions varies
     return _kernels(features.device.type).get(function)
@@ -630,7 +636,8 @@ def _triton_kernels() -> dict[Callable, Callable]:
         from .group_knn_triton import gather_max, scatter_max, search
     except ImportError:
         return {}
-    return {_search: search, _gather_max: gather_max, _scatter_max: scatter_max}
+    in_pieces = functools.partial(search, pieces=functools.partial(_pieces, budget=DEVICE_PIECE))
+    return {_search: in_pieces, _gather_max: gather_max, _scatter_max: scatter_max}
 
 
 def _on_device(kernel: Callable, *arguments):

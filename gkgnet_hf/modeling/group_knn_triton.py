@@ -1,10 +1,13 @@
 """Group K-nearest-neighbour graph on GPUs: Triton kernels for the search and the aggregation of `group_knn`.
 
-They need Triton 3.4, which torch 2.8 brings, or later. Correctness is tested with Triton's interpreter
-on CPU; block sizes were not measured.
+They need Triton 3.4, which torch 2.8 brings, or later. `WARPS`, `STEP` and the size of a piece were chosen on an H200.
 
 Shapes: B images, G groups of channels, N destinations, M sources, K neighbours, c = C/G channels of a group.
 """
+
+import functools
+import math
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -15,8 +18,9 @@ try:  # within `try`, transformers does not ask everybody who loads this file fr
 except ImportError:
     raise
 
-LOWEST = tl.constexpr(-(2**63))
-HIGHEST = tl.constexpr(2**63 - 1)
+WARP = tl.constexpr(32)
+STEP = tl.constexpr(4)  # candidates looked at together
+WARPS = 4096  # side by side, what a large GPU needs to be busy
 
 
 def search(
@@ -26,183 +30,234 @@ def search(
     dilation: int,
     rows: Tensor | None,
     columns: Tensor | None,
+    pieces: Callable[[int, int, int], Iterable[tuple[slice, int, int]]],
 ) -> Tensor:
-    """`group_knn.find_neighbors` in one kernel: the K·d best of a block of destinations stay on chip.
+    """`group_knn.find_neighbors` with a kernel that chooses: each thread keeps the K·d best of one destination in
+    registers, in order, while it reads the products of a piece of bounded size.
 
-    Float32 features are multiplied in float32, never in TF32, which would change the ranking. Float16 and bfloat16
-    features fit into TF32 without loss, so they are multiplied in it, on tensor cores; sums, norms and bias are
-    float32. Of sources at the same score the first come first. The position bias is read from its two tables: that is
-    exact, and less work than further columns of the inner product would be.
+    The products are those of PyTorch. Features of half precision are multiplied on tensor cores, without loss, and
+    added up in float32; norms and bias are float32. Of sources at the same score the first come first.
 
-    Args and result as in `group_knn.find_neighbors`; features float32, float16 or bfloat16, with any strides.
+    Args and result as in `group_knn.find_neighbors`; features float32, float16 or bfloat16, with any strides;
+    K·d or M at most `group_knn.LARGEST_LIST`. `pieces` cuts items, grid rows and the products of a grid row.
     """
     batch, groups, num_destinations, dim = destinations.shape
-    num_sources = sources.shape[2]
+    items, num_sources = batch * groups, sources.shape[2]
+    queries, keys = destinations.reshape(items, -1, dim), sources.reshape(items, -1, dim)
+    query_scale, key_scale = _inverse_norm(queries), _inverse_norm(keys)
+    width = 1
     if rows is not None and columns is not None:
-        rows, columns = rows.contiguous(), columns.contiguous()
+        width = len(columns)
+        rows, columns = rows.mT.contiguous(), columns.mT.contiguous()  # as threads side by side read them
     ranks = min(num_neighbors * dilation, num_sources)
-    slots = triton.next_power_of_2(ranks)
-    block_n = 32 if slots <= 64 else 16
-    blocks = batch * groups * triton.cdiv(num_destinations, block_n)
-    # Few destinations, such as labels, would leave most of a GPU idle: then several programs share the sources.
-    parts = max(1, min(512 // max(blocks, 1), num_sources // 256))
-    part_size = triton.cdiv(triton.cdiv(num_sources, parts), 64) * 64
-    parts = triton.cdiv(num_sources, part_size)
-    best = torch.empty(batch, groups, num_destinations, parts, ranks, dtype=torch.long, device=sources.device)
-    _search_kernel[(blocks, parts)](
-        destinations,
-        sources,
+    kept = -(-ranks // dilation)
+    neighbors = torch.empty(items, num_destinations, kept, dtype=torch.long, device=keys.device)
+    with torch.autocast(keys.device.type, enabled=False):
+        for item, first, last in pieces(items, num_destinations // width, width * num_sources):
+            piece = slice(first * width, last * width)
+            scales = query_scale[item, piece], key_scale[item]
+            products = _multiply(keys[item], queries[item, piece].mT)
+            _choose(products, *scales, rows, columns, first, dilation, ranks, neighbors[item, piece])
+            del products  # before the next are there
+    return neighbors.unflatten(0, (batch, groups))
+
+
+def _inverse_norm(features: Tensor) -> Tensor:
+    norm = torch.linalg.vector_norm(features, dim=-1, dtype=torch.float32)
+    return norm.clamp_min_(1e-12).reciprocal_()  # the epsilon of F.normalize
+
+
+def _multiply(keys: Tensor, queries: Tensor) -> Tensor:
+    if keys.dtype == queries.dtype != torch.float32 and keys.device.type == "cuda":
+        return torch.bmm(keys, queries, out_dtype=torch.float32)
+    return torch.bmm(keys.float(), queries.float())
+
+
+def _choose(
+    products: Tensor,
+    query_scale: Tensor,
+    key_scale: Tensor,
+    rows: Tensor | None,
+    columns: Tensor | None,
+    first: int,
+    dilation: int,
+    ranks: int,
+    neighbors: Tensor,
+) -> None:
+    """The best of each destination of `products` (items, M, n), whose first is of grid row `first` → `neighbors`."""
+    items, num_sources, count = products.shape
+    warps = triton.cdiv(count, WARP.value)
+    # Few destinations, such as labels, would leave most of a GPU idle: then several warps share the sources.
+    parts = max(1, min(WARPS // (items * warps), math.isqrt(num_sources // ranks)))
+    options = {"RANKS": ranks, "DILATION": dilation, "num_warps": 1}
+    scores = indices = None
+    if parts > 1:
+        scores = products.new_empty(items, parts * ranks, count)
+        indices = products.new_empty(items, parts * ranks, count, dtype=torch.int32)
+    _choose_kernel[items * warps, parts](
+        products,
+        query_scale,
+        key_scale,
         rows,
         columns,
-        best,
-        num_destinations,
+        scores,
+        indices,
+        neighbors,
+        count,
         num_sources,
-        part_size,
-        groups,
-        dim,
-        ranks,
-        1 if columns is None else columns.shape[0],
-        *destinations.stride(),
-        *sources.stride(),
+        triton.cdiv(num_sources, parts),
+        first,
+        1 if rows is None else rows.shape[1],
+        1 if columns is None else columns.shape[1],
+        query_scale.stride(0),
+        neighbors.stride(0),
         HAS_BIAS=rows is not None,
-        PRECISION="ieee" if torch.float32 in (destinations.dtype, sources.dtype) else "tf32",
-        SLOTS=slots,
-        BLOCK_N=block_n,
-        BLOCK_M=64,
-        BLOCK_C=32,
+        LAST=parts == 1,
+        **options,
     )
-    best = best.flatten(3)
     if parts > 1:
-        best = best.topk(ranks).values
-    return 0x7FFFFFFF - (best[..., ::dilation] & 0xFFFFFFFF)
+        _merge_kernel[(items * warps,)](
+            scores, indices, neighbors, count, parts * ranks, neighbors.stride(0), **options
+        )
 
 
-@triton.jit
-def _search_kernel(
-    destinations,
-    sources,
+# One compilation for all sizes: these kernels load and store one number a thread, whatever divides the sizes.
+SIZES = ["count", "num_sources", "part_size", "first", "height", "width", "scale_item", "neighbors_item", "candidates"]
+POINTERS = ["products", "query_scale", "key_scale", "rows", "columns", "scores", "indices", "neighbors"]
+for_all_sizes = functools.partial(triton.jit, do_not_specialize=SIZES, do_not_specialize_on_alignment=POINTERS)
+
+
+@for_all_sizes
+def _choose_kernel(
+    products,
+    query_scale,
+    key_scale,
     rows,
     columns,
-    result,
-    num_destinations,
+    scores,
+    indices,
+    neighbors,
+    count,
     num_sources,
     part_size,
-    groups,
-    dim,
-    ranks,
+    first,
+    height,
     width,
-    destination_b,
-    destination_g,
-    destination_n,
-    destination_c,
-    source_b,
-    source_g,
-    source_m,
-    source_c,
+    scale_item,
+    neighbors_item,
     HAS_BIAS: tl.constexpr,
-    PRECISION: tl.constexpr,
-    SLOTS: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    BLOCK_C: tl.constexpr,
+    LAST: tl.constexpr,
+    RANKS: tl.constexpr,
+    DILATION: tl.constexpr,
 ):
-    """The packed scores of the best of `part_size` sources, for BLOCK_N destinations of one image and group."""
-    blocks = tl.cdiv(num_destinations, BLOCK_N)
-    item = (tl.program_id(0) // blocks).to(tl.int64)
-    n = tl.program_id(0) % blocks * BLOCK_N + tl.arange(0, BLOCK_N)
-    row = n[:, None].to(tl.int64)  # times a stride, it may be more than 32 bits hold
-    destinations += item // groups * destination_b + item % groups * destination_g + row * destination_n
-    sources += item // groups * source_b + item % groups * source_g
-    slot = tl.arange(0, SLOTS)[None, :].to(tl.int64)
-    # An unsorted list of packed scores for each destination. Slots of no use are full from the start.
-    used = (slot < ranks) & (n[:, None] < num_destinations)
-    top = tl.where(used, LOWEST + 1 + slot, HIGHEST)
+    """The best of `part_size` sources, for a destination a thread: the list as it is, or if it is the last the
+    neighbours."""
+    item, n, known = _destinations(count)
+    scale = 2 * tl.load(query_scale + item * scale_item + n, mask=known, other=0)
+    products += item * num_sources * count + n
+    key_scale += item * num_sources
+    if HAS_BIAS:
+        rows += first + n // width
+        columns += n % width
     start = tl.program_id(1) * part_size
-    for first in range(start, tl.minimum(start + part_size, num_sources), BLOCK_M):
-        m = first + tl.arange(0, BLOCK_M)
-        inside = m[None, :] < num_sources
-        score = 2 * _cosine(
-            destinations,
-            sources + m[None, :].to(tl.int64) * source_m,
-            n[:, None] < num_destinations,
-            inside,
-            dim,
-            destination_c,
-            source_c,
-            PRECISION,
-            BLOCK_N,
-            BLOCK_M,
-            BLOCK_C,
-        )
-        if HAS_BIAS:
-            known = inside & (n[:, None] < num_destinations)
-            score -= tl.load(rows + row // width * num_sources + m[None, :], mask=known, other=0)
-            score -= tl.load(columns + row % width * num_sources + m[None, :], mask=known, other=0)
-        top = _keep_best(top, tl.where(inside, _pack(score, m[None, :]), LOWEST))
-
-    top = tl.where(used, top, LOWEST)
-    result += ((item * num_destinations + n) * tl.num_programs(1) + tl.program_id(1)) * ranks
-    best = tl.max(top, 1)
-    for rank in range(0, ranks):
-        tl.store(result + rank, best, mask=n < num_destinations)
-        best = tl.max(tl.where(top < best[:, None], top, LOWEST), 1)
+    end = tl.minimum(start + part_size, num_sources)
+    top, found = _empty_list(RANKS)
+    for m in range(start, end, STEP):
+        batch, batch_indices = (), ()
+        for step in tl.static_range(STEP):
+            source = m + step
+            inside = known & (source < end)
+            score = tl.load(products + source.to(tl.int64) * count, mask=inside, other=0)
+            score *= scale * tl.load(key_scale + source, mask=source < end, other=0)
+            if HAS_BIAS:
+                score -= tl.load(rows + source * height, mask=inside, other=0)
+                score -= tl.load(columns + source * width, mask=inside, other=0)
+            score = tl.where(score == score, score, float("inf"))  # NaN is the nearest
+            batch += (tl.where(inside, score, float("-inf")),)
+            batch_indices += (source,)
+        top, found = _keep_best(top, found, batch, batch_indices, RANKS)
+    if LAST:
+        _write_neighbors(found, neighbors + item * neighbors_item, n, known, RANKS, DILATION)
+    else:
+        place = (item * tl.num_programs(1) + tl.program_id(1)) * RANKS * count + n
+        for rank in tl.static_range(RANKS):
+            tl.store(scores + place, top[rank], mask=known)
+            tl.store(indices + place, found[rank], mask=known)
+            place += count
 
 
-@triton.jit
-def _cosine(
-    destinations,
-    sources,
-    has_destination,
-    has_source,
-    dim,
-    destination_c,
-    source_c,
-    PRECISION: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    BLOCK_C: tl.constexpr,
+@for_all_sizes
+def _merge_kernel(
+    scores,
+    indices,
+    neighbors,
+    count,
+    candidates,
+    neighbors_item,
+    RANKS: tl.constexpr,
+    DILATION: tl.constexpr,
 ):
-    """Cosines (BLOCK_N, BLOCK_M) of the features at the pointers (BLOCK_N, 1) and (1, BLOCK_M)."""
-    products = tl.zeros((BLOCK_N, BLOCK_M), tl.float32)
-    destination_squares = tl.zeros((BLOCK_N,), tl.float32)
-    source_squares = tl.zeros((BLOCK_M,), tl.float32)
-    for first in range(0, dim, BLOCK_C):
-        c = (first + tl.arange(0, BLOCK_C)).to(tl.int64)
-        query_mask, key_mask = has_destination & (c[None, :] < dim), has_source & (c[:, None] < dim)
-        query = tl.load(destinations + c[None, :] * destination_c, mask=query_mask, other=0).to(tl.float32)
-        key = tl.load(sources + c[:, None] * source_c, mask=key_mask, other=0).to(tl.float32)
-        products = tl.dot(query, key, products, input_precision=PRECISION)
-        destination_squares += tl.sum(query * query, 1)
-        source_squares += tl.sum(key * key, 0)
-    return products * _inverse_norm(destination_squares)[:, None] * _inverse_norm(source_squares)[None, :]
+    """The neighbours out of the lists of all parts, for a destination a thread."""
+    item, n, known = _destinations(count)
+    place = item * candidates * count + n
+    top, found = _empty_list(RANKS)
+    for first in range(0, candidates, STEP):
+        batch, batch_indices = (), ()
+        for step in tl.static_range(STEP):
+            inside = known & (first + step < candidates)
+            batch += (tl.load(scores + place, mask=inside, other=float("-inf")),)
+            batch_indices += (tl.load(indices + place, mask=inside, other=0),)
+            place += count
+        top, found = _keep_best(top, found, batch, batch_indices, RANKS)
+    _write_neighbors(found, neighbors + item * neighbors_item, n, known, RANKS, DILATION)
 
 
 @triton.jit
-def _inverse_norm(squares):
-    return 1 / tl.maximum(tl.sqrt_rn(squares), 1e-12)  # the epsilon of F.normalize
+def _destinations(count):
+    """(item, n, whether this n exists) of each thread of this program."""
+    warps = tl.cdiv(count, WARP)
+    n = tl.program_id(0) % warps * WARP + tl.arange(0, WARP)
+    return (tl.program_id(0) // warps).to(tl.int64), n, n < count
 
 
 @triton.jit
-def _pack(score, m):
-    """Scores and source indices in one int64 that sorts as (score, then lower index first); NaN is the highest."""
-    bits = tl.where(score == score, score, float("inf")).to(tl.int32, bitcast=True)
-    ordered = tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
-    return (ordered.to(tl.int64) << 32) + (0x7FFFFFFF - m)
+def _empty_list(RANKS: tl.constexpr):
+    top, found = (), ()
+    for rank in tl.static_range(RANKS):
+        top += (tl.full((WARP,), float("-inf"), tl.float32),)
+        found += (tl.full((WARP,), rank, tl.int32),)  # a source that exists
+    return top, found
 
 
 @triton.jit
-def _keep_best(top, packed):
-    """Put what is among the best of each row of `packed` into the row's list, in place of the worst there.
+def _keep_best(top, found, scores, indices, RANKS: tl.constexpr):
+    """Put what of `scores` is among the best into the list, unless no thread of the warp has any."""
+    highest = scores[0]
+    for i in tl.static_range(1, len(scores)):
+        highest = tl.maximum(highest, scores[i])
+    if tl.max((highest > top[RANKS - 1]).to(tl.int32), 0) > 0:
+        for i in tl.static_range(len(scores)):
+            top, found = _insert(top, found, scores[i], indices[i], RANKS)
+    return top, found
 
-    After the first tiles few sources still are, so that most tiles cost little more than one maximum.
-    """
-    best, worst = tl.max(packed, 1), tl.min(top, 1)
-    while tl.max((best > worst).to(tl.int32), 0) > 0:
-        replaced = (top == worst[:, None]) & (best > worst)[:, None]
-        top = tl.where(replaced, best[:, None], top)
-        best = tl.max(tl.where(packed < best[:, None], packed, LOWEST), 1)
-        worst = tl.min(top, 1)
-    return top
+
+@triton.jit
+def _insert(top, found, score, index, RANKS: tl.constexpr):
+    """Behind what is as good, and what was last falls out."""
+    new_top, new_found = (), ()
+    for rank in tl.static_range(RANKS):
+        better = score > top[rank]
+        new_top += (tl.where(better, score, top[rank]),)
+        new_found += (tl.where(better, index, found[rank]),)
+        score, index = tl.where(better, top[rank], score), tl.where(better, found[rank], index)
+    return new_top, new_found
+
+
+@triton.jit
+def _write_neighbors(found, neighbors, n, known, RANKS: tl.constexpr, DILATION: tl.constexpr):
+    neighbors += n.to(tl.int64) * tl.cdiv(RANKS, DILATION)
+    for rank in tl.static_range(0, RANKS, DILATION):
+        tl.store(neighbors + rank // DILATION, found[rank], mask=known)
 
 
 def gather_max(sources: Tensor, neighbors: Tensor, track: bool) -> tuple[Tensor, Tensor]:

@@ -70,8 +70,8 @@ def find_neighbors(
 
     Half-precision features are compared in float32. Between sources at exactly the same distance the choice is
     arbitrary. A feature that is NaN makes every distance to it NaN, which counts as nearest for a source. The search is
-    exact; off the CPU, the products of float32 features follow PyTorch's float32 matmul precision, so at "high" and
-    "medium" (TF32 and bfloat16) they are as inexact as all others.
+    exact at the default float32 matmul precision. Where PyTorch multiplies float32 features, everywhere but in the
+    compiled loops on CPU, "high" and "medium" (TF32 and bfloat16) hold for these products too.
 
     Args:
         destinations: (B, G, N, c), float16, bfloat16, float32 or float64.

@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageDraw
 from scipy import stats
 
-from benchmarks.paper import networks, plan, report, scenes, training
+from benchmarks.paper import networks, plan, report, scenes, tags, training
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +83,72 @@ def test_scenes_are_coco_files_that_the_package_reads_and_the_same_each_time(cut
     dataset = load_coco(first / "train", first / "annotations/instances_train.json")
     content = json.loads((first / "annotations/instances_train.json").read_text())
     assert len(dataset) == len({a["image_id"] for a in content["annotations"]})
+
+
+@pytest.fixture
+def drawings(tmp_path, monkeypatch):
+    """Six drawings with tags, laid out as the npm package; "round" is on four of them, "rare" on one."""
+    monkeypatch.setattr(tags, "MIN_DRAWINGS", 2)
+    words = [("round, Red", "ball"), ("round", ""), ("round, rare", "ball"), ("", " round ,red"), ("red", ""), ("", "")]
+    (tmp_path / "package/color/svg").mkdir(parents=True)
+    (tmp_path / "package/data").mkdir()
+    content = [
+        {"hexcode": f"{i}", "tags": theirs, "openmoji_tags": own, "skintone": ""}
+        for i, (theirs, own) in enumerate(words)
+    ]
+    content.append({"hexcode": "0-1F3FF", "tags": "round", "openmoji_tags": "", "skintone": 5})
+    (tmp_path / "package/data/openmoji.json").write_text(json.dumps(content))
+    for i in range(len(words)):
+        svg = (
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 72 72"><circle cx="36" cy="36" r="{20 + i}"/></svg>'
+        )
+        (tmp_path / f"package/color/svg/{i}.svg").write_text(svg)
+    return tmp_path / "package"
+
+
+def test_tags_are_those_that_enough_drawings_have(drawings):
+    found = {path.stem: words for path, words in tags.read_tags(drawings).items()}
+    assert found == {
+        "0": {"round", "red", "ball"},
+        "1": {"round"},
+        "2": {"round", "ball"},
+        "3": {"round", "red"},
+        "4": {"red"},
+    }
+
+
+def test_tagged_pictures_of_new_drawings_show_no_drawing_of_training(drawings, cutouts, tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr(tags, "write_pictures", lambda *args: shown.append(args))
+    found = tags.read_tags(drawings)
+    tags.write_tags(tmp_path, found, scenes.read_cutouts(cutouts), 32)
+    names = ["ball", "red", "round"]
+    of_split = {}
+    for _, task, split, paths, labels, *_ in shown:
+        assert task == "tags"
+        of_split[split] = set(paths)
+        for path, row in zip(paths, labels, strict=True):
+            assert {name for name, has in zip(names, row, strict=True) if has} == found[path]
+    assert of_split["known"] == of_split["train"]
+    assert of_split["val"].isdisjoint(of_split["train"])
+    assert of_split["val"] | of_split["train"] == set(found)
+    assert len(of_split["val"]) == 2
+
+
+def test_tagged_pictures_are_arrays_that_a_run_reads(drawings, cutouts, tmp_path):
+    tags.write_tags(tmp_path, tags.read_tags(drawings), scenes.read_cutouts(cutouts), 64)
+    run = training.Run(plan.PAPER_NETWORK, 1e-3, 0, 1, task="tags")
+    (tmp_path / "runs").mkdir()
+    _, result = training.train_job((tmp_path, run))
+    assert len(np.load(tmp_path / "tags-train-images.npy")) == 3 * tags.RENDITIONS["train"]
+    assert {len(result["ema"][split]["AP"]) for split in ("val", "known")} == {3}
+
+
+def test_drawings_without_npm_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(FileNotFoundError, match="fetched with npm: install it, or name --stages without tags"):
+        tags.fetch_drawings(tmp_path / "drawings")
+    assert not (tmp_path / "drawings").exists()
 
 
 @pytest.mark.parametrize("name", networks.NETWORKS)
@@ -210,5 +276,9 @@ def test_the_report_shows_what_ran_and_leaves_out_the_rest(tmp_path):
     assert "47.0 ± 1.4 (2)" in text  # known designs
     assert "## Table 7" in text
     assert "## Losses" not in text
+    assert "## Tags" not in text
     assert "## Figure 4" not in text
     assert (tmp_path / "mAP.png").is_file()
+    add(plan.tags(results, budget), lambda run: 40.0 + run.seed + (run.network == plan.PAPER_NETWORK))
+    report.write_report(tmp_path, results, budget)
+    assert "| label nodes, G = 2 | 41.5 ± 0.7 (2) | +1.0 (+1.0 … +1.0) |" in (tmp_path / "tables.md").read_text()

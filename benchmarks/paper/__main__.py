@@ -20,6 +20,7 @@ from .networks import IMAGE_SIZE
 from .plan import STAGES, Budget, Results
 from .report import write_report
 from .scenes import fetch_stamps, read_cutouts, write_scenes, write_singles
+from .tags import fetch_drawings, read_tags, write_tags
 from .training import one_thread, train_job
 
 SINGLE_SIZE = 64
@@ -42,7 +43,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, on one core each")
     options = parser.parse_args()
     folder = options.output
-    prepare(folder, options.cutouts, options.scenes, options.size, options.jobs)
+    prepare(folder, options.cutouts, options.scenes, options.size, options.jobs, tags="tags" in options.stages)
     runs = folder / "runs"
     runs.mkdir(exist_ok=True)
     budget = Budget(options.seeds, options.single_steps, options.grid_steps, options.steps)
@@ -59,8 +60,9 @@ def main() -> None:
         write_report(folder, results, budget)
 
 
-def prepare(folder: Path, cutouts: Path | None, num_scenes: int, size: int, jobs: int) -> None:
+def prepare(folder: Path, cutouts: Path | None, num_scenes: int, size: int, jobs: int, tags: bool) -> None:
     """Draw what is not there yet, and keep it as arrays too."""
+    drawings = read_tags(fetch_drawings(folder / "drawings")) if tags else {}
     found = read_cutouts(cutouts or fetch_stamps(folder / "stamps"))
     counts = {"train": num_scenes, "val": num_scenes // 10, "known": num_scenes // 10}
     scenes = write_scenes(folder / "scenes", found, counts, size, jobs=jobs)
@@ -71,6 +73,8 @@ def prepare(folder: Path, cutouts: Path | None, num_scenes: int, size: int, jobs
             np.save(folder / f"scenes-{split}-labels.npy", np.asarray(dataset["labels"], dtype=np.float32))
             np.save(folder / f"scenes-{split}-areas.npy", label_areas(dataset))
     write_singles(folder, found, SINGLE_SIZE)
+    if tags:
+        write_tags(folder, drawings, found, size)
 
 
 if __name__ == "__main__":

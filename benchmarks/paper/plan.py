@@ -68,6 +68,18 @@ def table_2(results: Results, budget: Budget) -> list[Run]:
     ]
 
 
+TAG_NETWORKS = (PLAIN, "label nodes, G = 1", PAPER_NETWORK, "ViG, Q2L")
+
+
+def tags(results: Results, budget: Budget) -> list[Run]:
+    """Tags of drawings in place of the things of a scene, at the rates found there."""
+    return [
+        scene_run(network, best_rate(network, results, budget), seed, budget, task="tags")
+        for seed in budget.seeds
+        for network in TAG_NETWORKS
+    ]
+
+
 WHY_NETWORK = "label nodes, G = 1"
 WHY: dict[str, dict[str, Any]] = {  # what is changed → fields of the run
     "nothing": {},
@@ -164,6 +176,7 @@ STAGES: dict[str, Stage] = {
     "starts": starts,
     "rates": rates,
     "table 2": table_2,
+    "tags": tags,
     "why": why,
     "length": length,
     "table 4": table_4,

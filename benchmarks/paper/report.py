@@ -84,6 +84,16 @@ class Report:
         header = ["network", "parameters", "rate", "mAP, last weights", "mAP, EMA", "EMA − linear head", "paper"]
         return markdown(header, rows)
 
+    def tags(self) -> str:
+        """Heads on the same patch nodes, for tags of drawings."""
+        base = self.values(PLAIN, task="tags")
+        rows = []
+        for network in plan.TAG_NETWORKS:
+            mine = self.values(network, task="tags")
+            difference = "—" if network == PLAIN else paired_difference(mine, base)
+            rows.append([network, mean_and_deviation(mine), difference])
+        return markdown(["network", "mAP, EMA", "EMA − linear head"], rows)
+
     def why(self) -> str:
         """What label nodes and pooled patches say alone, and where label nodes look, after one change each."""
         metrics = ("mAP_label_nodes", "mAP_pooled_patches", "common_patches", "variance")
@@ -212,6 +222,7 @@ class Report:
 
 SECTIONS: list[tuple[str, str, Callable[[Report], str]]] = [  # title, stage whose runs it needs, table
     ("Table 2: heads on the same patch nodes", "table 2", Report.table_2),
+    ("Tags of drawings: heads on the same patch nodes", "tags", Report.tags),
     ("What keeps label nodes from helping", "why", Report.why),
     ("Training length", "length", Report.length),
     ("Table 4: groups of patch nodes and of label nodes", "table 4", Report.table_4),

@@ -8,6 +8,7 @@ import json
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -245,7 +246,7 @@ def draw_scene(
 
 
 def draw_single(path: Path, clutter: list[Path], size: int, rng: np.random.Generator) -> Image.Image:
-    """A picture of one thing, for learning single labels."""
+    """A picture of one thing."""
     scene = draw_ground(clutter, size, rng)
     thing = draw_thing(path, size * np.exp(rng.uniform(*np.log(SINGLE_SIDES))), size, rng)
     x, y = (int(rng.integers(size - length + 1)) for length in thing.size)
@@ -328,14 +329,29 @@ def _photograph(scene: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 
 def write_singles(folder: Path, cutouts: Cutouts, size: int, per_design: int = 48, seed: int = 0) -> None:
-    """Draw pictures of one thing each, a label for each training design, as arrays of pictures and one-hot labels."""
+    """Draw pictures of one thing each, a label for each training design."""
     clutter = cutouts.clutter["train"]
     designs = [*chain.from_iterable(cutouts.labels["train"].values()), *clutter]
+    labels = np.eye(len(designs), dtype=np.float32)
     for number, (split, count) in enumerate((("train", per_design), ("val", max(1, per_design // 8)))):
-        if (folder / f"singles-{split}-labels.npy").exists():
-            continue
         rng = np.random.default_rng([seed, number])
-        images = [draw_single(path, clutter, size, rng) for path in designs for _ in range(count)]
-        np.save(folder / f"singles-{split}-images.npy", np.stack([np.asarray(image) for image in images]))
-        labels = np.repeat(np.eye(len(designs), dtype=np.float32), count, axis=0)
-        np.save(folder / f"singles-{split}-labels.npy", labels)
+        write_pictures(folder, "singles", split, designs, labels, count, clutter, size, rng)
+
+
+def write_pictures(
+    folder: Path,
+    task: str,
+    split: str,
+    designs: Sequence[Path],
+    labels: NDArray[np.float32],
+    count: int,
+    clutter: list[Path],
+    size: int,
+    rng: np.random.Generator,
+) -> None:
+    """Draw `count` pictures of each design, unless they are there: arrays of pictures and of `labels` (designs, L)."""
+    if (folder / f"{task}-{split}-labels.npy").exists():
+        return
+    images = [draw_single(path, clutter, size, rng) for path in designs for _ in range(count)]
+    np.save(folder / f"{task}-{split}-images.npy", np.stack([np.asarray(image) for image in images]))
+    np.save(folder / f"{task}-{split}-labels.npy", np.repeat(labels, count, axis=0))

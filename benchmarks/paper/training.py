@@ -46,7 +46,7 @@ class Run:
     seed: int
     steps: int
     start: str | None = None  # name of the run whose patch weights it starts from
-    task: str = "scenes"  # or "singles": one label a picture
+    task: str = "scenes"  # or "singles", one label a picture; or "tags", one thing a picture with many labels
     loss: str = "paper"
     labels: str = "complete"  # "half": half of the positives are marked negative; "single": all but one
     changes: dict[str, Any] = field(default_factory=dict)  # of the configuration
@@ -227,7 +227,7 @@ def _pictures(folder: Path, task: str, split: str) -> Pictures:
 def train_job(job: tuple[Path, Run]) -> tuple[str, dict[str, Any]]:
     """The name and the result of a run, in a process of its own."""
     folder, run = job
-    splits = ["val", "known"] if run.task == "scenes" else ["val"]
+    splits = ["val"] if run.task == "singles" else ["val", "known"]
     val_sets = {split: _pictures(folder, run.task, split) for split in splits}
     return run.name, train(run, _pictures(folder, run.task, "train"), val_sets, folder / "runs")
 

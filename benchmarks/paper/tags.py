@@ -1,0 +1,64 @@
+"""Pictures with tags and without boxes: the drawings of the npm package `openmoji` (CC BY-SA 4.0), which is fetched and
+never committed. One drawing a picture, with the tags that people gave it: face, smile, animal, letter, red."""
+
+import json
+import shutil
+import subprocess
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from gkgnet_hf.files import removed_on_error
+
+from .scenes import VALIDATION_SHARE, Cutouts, write_pictures
+
+PACKAGE = "openmoji@17.0.0"
+MIN_DRAWINGS = 20  # of a tag; what is rarer is no label
+RENDITIONS = {"train": 12, "val": 3, "known": 1}  # pictures of each drawing
+
+
+def fetch_drawings(folder: Path) -> Path:
+    """Download and unpack the package into `folder` once; the folder of its files."""
+    if not folder.exists():
+        if not shutil.which("npm"):
+            raise FileNotFoundError(f"{PACKAGE} is fetched with npm: install it, or name --stages without tags")
+        with tempfile.TemporaryDirectory() as place, removed_on_error(folder):
+            subprocess.run(["npm", "pack", "--silent", PACKAGE], cwd=place, check=True, stdout=subprocess.DEVNULL)
+            (archive,) = Path(place).glob("*.tgz")
+            shutil.unpack_archive(archive, folder, filter="data")
+    return folder / "package"
+
+
+def read_tags(package: Path) -> dict[Path, set[str]]:
+    """Drawing → its tags, of those on `MIN_DRAWINGS` or more, for drawings that have any.
+
+    Skin tones are left out: they repeat a drawing, and have no tags.
+    """
+    found = {
+        package / "color/svg" / f"{drawing['hexcode']}.svg": _words(drawing["tags"]) | _words(drawing["openmoji_tags"])
+        for drawing in json.loads((package / "data/openmoji.json").read_text())
+        if not drawing["skintone"]
+    }
+    counts = Counter(tag for tags in found.values() for tag in tags)
+    common = {tag for tag, count in counts.items() if count >= MIN_DRAWINGS}
+    return {path: tags & common for path, tags in found.items() if tags & common}
+
+
+def _words(text: str) -> set[str]:
+    return {word.strip().lower() for word in text.split(",") if word.strip()}
+
+
+def write_tags(folder: Path, drawings: dict[Path, set[str]], cutouts: Cutouts, size: int, seed: int = 0) -> None:
+    """Draw pictures of `size` pixels, as arrays of pictures and labels (N, tags). A third of the drawings is for "val";
+    "known" has new pictures of those of "train"."""
+    names = sorted(set().union(*drawings.values()))
+    rows = np.array([[name in tags for name in names] for tags in drawings.values()], dtype=np.float32)
+    paths = np.array(list(drawings))
+    order = np.random.default_rng(seed).permutation(len(paths))
+    held_out, others = np.split(order, [round(len(order) * VALIDATION_SHARE)])
+    for number, (split, count) in enumerate(RENDITIONS.items()):
+        chosen = held_out if split == "val" else others
+        rng = np.random.default_rng([seed, number])
+        write_pictures(folder, "tags", split, paths[chosen], rows[chosen], count, cutouts.clutter[split], size, rng)

@@ -1,7 +1,9 @@
 """The comparisons of benchmarks.paper: exact annotations, rivals as their papers say, honest tables."""
 
 import json
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -97,12 +99,14 @@ def drawings(tmp_path, monkeypatch):
         for i, (theirs, own) in enumerate(words)
     ]
     content.append({"hexcode": "0-1F3FF", "tags": "round", "openmoji_tags": "", "skintone": 5})
+    content.append({"hexcode": "copy of 0", "tags": "round", "openmoji_tags": "", "skintone": ""})
     (tmp_path / "package/data/openmoji.json").write_text(json.dumps(content))
     for i in range(len(words)):
         svg = (
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 72 72"><circle cx="36" cy="36" r="{20 + i}"/></svg>'
         )
         (tmp_path / f"package/color/svg/{i}.svg").write_text(svg)
+    shutil.copy(tmp_path / "package/color/svg/0.svg", tmp_path / "package/color/svg/copy of 0.svg")
     return tmp_path / "package"
 
 
@@ -133,6 +137,24 @@ def test_tagged_pictures_of_new_drawings_show_no_drawing_of_training(drawings, c
     assert of_split["val"].isdisjoint(of_split["train"])
     assert of_split["val"] | of_split["train"] == set(found)
     assert len(of_split["val"]) == 2
+
+
+def test_variants_of_a_drawing_are_one_family():
+    man, woman, person = "1F468-200D-1F373", "1F469-200D-1F373", "1F9D1-200D-1F373"
+    bowing, man_bowing = "1F647", "1F647-200D-2642-FE0F"
+    assert tags.family(Path(f"{man}.svg")) == tags.family(Path(f"{woman}.svg")) == tags.family(Path(f"{person}.svg"))
+    assert tags.family(Path(f"{bowing}.svg")) == tags.family(Path(f"{man_bowing}.svg"))
+    assert tags.family(Path(f"{bowing}.svg")) != tags.family(Path(f"{person}.svg"))
+
+
+def test_families_stay_together(cutouts, tmp_path, monkeypatch):
+    shown = {}
+    monkeypatch.setattr(tags, "write_pictures", lambda *args: shown.__setitem__(args[2], args[3]))
+    drawings = {Path(f"{who}-200D-1F37{what}.svg"): {"cook"} for who in ("1F468", "1F469") for what in range(6)}
+    tags.write_tags(tmp_path, drawings, scenes.read_cutouts(cutouts), 32)
+    of_split = {split: {tags.family(path) for path in paths} for split, paths in shown.items()}
+    assert (len(of_split["val"]), len(of_split["train"])) == (2, 4)
+    assert of_split["val"].isdisjoint(of_split["train"])
 
 
 def test_tagged_pictures_are_arrays_that_a_run_reads(drawings, cutouts, tmp_path):
@@ -253,6 +275,46 @@ def test_intervals_of_differences_are_those_of_a_paired_t_test():
     assert report.paired_difference(ours, theirs) == f"+1.2 ({interval.low:+.1f} … {interval.high:+.1f})"
     assert report.paired_difference([1.0, float("nan")], [1.0, 2.0]) == "—"
     assert report.mean_and_deviation([float("nan")]) == "not run"
+
+
+TABLES = {  # table → what the names of its runs begin with in paper.json
+    "table_2": "",
+    "length": "",
+    "table_6": "",
+    "table_7": "",
+    "rates": "",
+    "why": "second machine: ",
+    "table_4": "second machine: ",
+    "table_5": "second machine: ",
+    "figure_4": "second machine: ",
+    "small_set": "second machine: ",
+    "losses": "second machine: ",
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_the_tables_that_are_shown_are_those_of_the_runs_that_are_kept(name):
+    folder = Path(report.__file__).parent.parent / "results"
+    runs, text = json.loads((folder / "paper.json").read_text()), (folder / "paper.md").read_text()
+    budget = plan.Budget(seeds=3, single_steps=8000, grid_steps=400, steps=1200)
+    results = {run.name: runs[run.name] for run in plan.rates({}, budget)}  # were tried on the first machine
+    results |= {key.removeprefix(TABLES[name]): run for key, run in runs.items() if key.startswith(TABLES[name])}
+    for designs in report.DESIGNS:
+        assert getattr(report.Report(results, budget, designs), name)() in text
+
+
+def test_other_settings_in_a_used_folder_are_refused(tmp_path):
+    from benchmarks.paper.__main__ import keep_settings
+
+    keep_settings(tmp_path / "new", {"size": 112})
+    keep_settings(tmp_path / "new", {"size": 112})
+    with pytest.raises(ValueError, match=r"drawn with \{'size': 112\}, not \{'size': 224\}: expected another --output"):
+        keep_settings(tmp_path / "new", {"size": 224})
+
+
+def test_a_stage_before_the_rates_are_known_is_refused():
+    with pytest.raises(ValueError, match=r"No learning rate of .* expected the stages 'starts' and 'rates' before"):
+        plan.table_2({}, plan.Budget(1, 1, 1, 1))
 
 
 def test_the_report_shows_what_ran_and_leaves_out_the_rest(tmp_path):

@@ -2,7 +2,7 @@
 
     python -m benchmarks.paper --output paper
 
-Fetches cut-outs, draws scenes, trains what is not there yet, and writes results.json, paper.md and plots. A run that
+Fetches cut-outs, draws scenes, trains what is not there yet, and writes results.json, tables.md and mAP.png. A run that
 was cut short is begun again; finished ones stay. On two CPU cores it takes hours; --stages does part of it.
 """
 
@@ -10,6 +10,7 @@ import argparse
 import json
 import multiprocessing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -43,6 +44,10 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, on one core each")
     options = parser.parse_args()
     folder = options.output
+    try:
+        keep_settings(folder, {"scenes": options.scenes, "size": options.size, "cutouts": str(options.cutouts)})
+    except ValueError as error:
+        parser.error(str(error))
     prepare(folder, options.cutouts, options.scenes, options.size, options.jobs, tags="tags" in options.stages)
     runs = folder / "runs"
     runs.mkdir(exist_ok=True)
@@ -58,6 +63,16 @@ def main() -> None:
     (folder / "results.json").write_text(json.dumps(results))
     if all(run.name in results for run in STAGES["rates"](results, budget)):
         write_report(folder, results, budget)
+
+
+def keep_settings(folder: Path, settings: dict[str, Any]) -> None:
+    """Write down what the pictures of a folder are drawn with; ValueError if those it has were drawn with something
+    else."""
+    file = folder / "settings.json"
+    if file.exists() and (known := json.loads(file.read_text())) != settings:
+        raise ValueError(f"{folder} has pictures drawn with {known}, not {settings}: expected another --output")
+    folder.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(settings))
 
 
 def prepare(folder: Path, cutouts: Path | None, num_scenes: int, size: int, jobs: int, tags: bool) -> None:

@@ -56,6 +56,8 @@ def best_rate(network: str, results: Results, budget: Budget) -> float:
         return max(results[run.name][weights]["val"]["mAP"] for weights in ("raw", "ema"))
 
     runs = [run for run in rates(results, budget) if run.network == network and run.name in results]
+    if not runs:
+        raise ValueError(f"No learning rate of {network!r} was tried: expected the stages 'starts' and 'rates' before")
     return max(runs, key=highest).learning_rate
 
 

@@ -31,8 +31,8 @@ class LinearHead(nn.Module):
 class Query2Label(nn.Module):
     """Query2Label (arXiv 2107.10834, section 3): each label is a query of a transformer decoder over the feature map.
 
-    One encoder and two decoder layers, as the paper's experiments have, a sine position code on the patches, and for
-    each label a row of weights (its group-wise linear projection).
+    One encoder and two decoder layers, as the paper's experiments have, a sine position code that is added to the
+    patches once, and for each label a row of weights (its group-wise linear projection).
     """
 
     def __init__(self, backbone: nn.Module, num_channels: int, num_labels: int):
@@ -57,10 +57,10 @@ class Query2Label(nn.Module):
 class CTran(nn.Module):
     """C-Tran (arXiv 2011.14027, section 3): patches and labels are one sequence of a transformer encoder of 3 layers.
 
-    A label's embedding is added to that of its state: unknown, negative or positive. In training the states of a
-    random part of the labels are given, at most three quarters, and the loss counts on the others (label mask
-    training). With `labels` in training, forward returns the logits and where the loss counts, (B, L) bool. Otherwise
-    no state is known.
+    The patches have a sine position code, as Query2Label's. A label's embedding is added to that of its state: unknown,
+    negative or positive. In training the states of a random part of the labels are given, at most three quarters, and
+    the loss counts on the others (label mask training). With `labels` in training, forward returns the logits and where
+    the loss counts, (B, L) bool. Otherwise no state is known.
     """
 
     def __init__(self, backbone: nn.Module, num_channels: int, num_labels: int):

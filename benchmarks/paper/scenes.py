@@ -99,8 +99,9 @@ THEMES = {
 SIZE_SHARES = (0.41, 0.34, 0.25)
 SIDES = ((0.13, 0.20), (0.25, 0.42), (0.50, 0.75))
 SINGLE_SIDES = (0.3, 0.9)  # of the one thing of a picture
-# COCO's bounds of 32² and 96² pixels are meant for scenes of this area: small things have a side below an eighth of the
-# scene's, large ones above three eighths.
+# COCO's bounds of 32² and 96² pixels are meant for scenes of this area: the root of a small thing's area is below an
+# eighth of the scene's side, of a large one's above three eighths. What is transparent or hidden does not count, so of
+# all things 28, 58 and 14 % end as small, medium and large.
 COCO_AREA = 5 * 112**2
 LARGEST_CUTOUT = 128  # pixels, of what is kept of a cut-out
 MIN_VISIBLE = 0.4  # share of an object's pixels: what hides more of it takes its label away

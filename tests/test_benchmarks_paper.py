@@ -283,6 +283,7 @@ TABLES = {  # table → what the names of its runs begin with in paper.json
     "table_6": "",
     "table_7": "",
     "rates": "",
+    "tags": "second machine: ",
     "why": "second machine: ",
     "table_4": "second machine: ",
     "table_5": "second machine: ",

@@ -307,10 +307,15 @@ def test_the_tables_that_are_shown_are_those_of_the_runs_that_are_kept(name):
 def test_other_settings_in_a_used_folder_are_refused(tmp_path):
     from benchmarks.paper.__main__ import keep_settings
 
-    keep_settings(tmp_path / "new", {"size": 112})
+    keep_settings(tmp_path / "new", {"size": 96})
+    keep_settings(tmp_path / "new", {"size": 112})  # nothing was drawn yet
+    (tmp_path / "new/scenes").mkdir()
     keep_settings(tmp_path / "new", {"size": 112})
     with pytest.raises(ValueError, match=r"drawn with \{'size': 112\}, not \{'size': 224\}: expected another --output"):
         keep_settings(tmp_path / "new", {"size": 224})
+    (tmp_path / "new/settings.json").unlink()
+    with pytest.raises(ValueError, match="nobody wrote down"):
+        keep_settings(tmp_path / "new", {"size": 112})
 
 
 def test_a_stage_before_the_rates_are_known_is_refused():

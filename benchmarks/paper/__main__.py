@@ -69,7 +69,8 @@ def keep_settings(folder: Path, settings: dict[str, Any]) -> None:
     """Write down what the pictures of a folder are drawn with; ValueError if those it has were drawn with something
     else."""
     file = folder / "settings.json"
-    if file.exists() and (known := json.loads(file.read_text())) != settings:
+    known = json.loads(file.read_text()) if file.exists() else "settings that nobody wrote down"
+    if (folder / "scenes").exists() and known != settings:
         raise ValueError(f"{folder} has pictures drawn with {known}, not {settings}: expected another --output")
     folder.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(settings))

@@ -135,7 +135,7 @@ class Report:
         for patches, labels, start, network, fields in variants:
             mine = self.values(network, **fields)
             difference = "—" if mine == base else paired_difference(mine, base)
-            # The paper's networks learned single labels with as many groups as they have.
+            # The paper's patch nodes with groups learned single labels with groups (its Table 5).
             paper = f"{IN_PAPER[network]:.1f}" if start == patches and not fields.get("changes") else "—"
             rows.append([patches, labels, start, mean_and_deviation(mine), difference, paper])
         header = ["groups of patch nodes", "of label nodes", "of patch nodes in learning single labels"]

@@ -70,16 +70,27 @@ def table_2(results: Results, budget: Budget) -> list[Run]:
     ]
 
 
-TAG_NETWORKS = (PLAIN, "label nodes, G = 1", PAPER_NETWORK, "ViG, Q2L")
+HEADS = (PLAIN, "label nodes, G = 1", PAPER_NETWORK, "ViG, Q2L")
+
+
+def every_rate(budget: Budget, task: str) -> list[Run]:
+    """The heads at each rate, in full length: a short run prefers a high rate."""
+    return [
+        scene_run(network, rate, seed, budget, task=task)
+        for seed in budget.seeds
+        for rate in RATES
+        for network in HEADS
+    ]
+
+
+def full_rates(results: Results, budget: Budget) -> list[Run]:
+    """Scenes at each rate."""
+    return every_rate(budget, "scenes")
 
 
 def tags(results: Results, budget: Budget) -> list[Run]:
-    """Tags of drawings in place of the things of a scene, at the rates found there."""
-    return [
-        scene_run(network, best_rate(network, results, budget), seed, budget, task="tags")
-        for seed in budget.seeds
-        for network in TAG_NETWORKS
-    ]
+    """Tags of drawings in place of the things of a scene, at each rate."""
+    return every_rate(budget, "tags")
 
 
 WHY_NETWORK = "label nodes, G = 1"
@@ -178,6 +189,7 @@ STAGES: dict[str, Stage] = {
     "starts": starts,
     "rates": rates,
     "table 2": table_2,
+    "full rates": full_rates,
     "tags": tags,
     "why": why,
     "length": length,

@@ -83,15 +83,29 @@ class Report:
         header = ["network", "parameters", "rate", "mAP, last weights", "mAP, EMA", "EMA − linear head", "paper"]
         return markdown(header, rows)
 
+    def full_rates(self) -> str:
+        """Heads at each rate."""
+        return self.every_rate("scenes")
+
     def tags(self) -> str:
-        """Heads on the same patch nodes, for tags of drawings."""
-        base = self.values(PLAIN, task="tags")
-        rows = []
-        for network in plan.TAG_NETWORKS:
-            mine = self.values(network, task="tags")
-            difference = "—" if network == PLAIN else paired_difference(mine, base)
-            rows.append([network, mean_and_deviation(mine), difference])
-        return markdown(["network", "mAP, EMA", "EMA − linear head"], rows)
+        """Heads at each rate, for tags of drawings."""
+        return self.every_rate("tags")
+
+    def every_rate(self, task: str) -> str:
+        """Heads at each rate; differences are between the best rates, those with the highest mean on new designs."""
+        rows, base = [], []
+        for network in plan.HEADS:
+            runs = {
+                rate: [plan.scene_run(network, rate, seed, self.budget, task=task) for seed in self.budget.seeds]
+                for rate in plan.RATES
+            }
+            cells = [mean_and_deviation(self.of(mine)) for mine in runs.values()]
+            tried = [mine for mine in runs.values() if all(run.name in self.results for run in mine)]
+            best = max(tried, key=lambda mine: sum(value(self.results, run) for run in mine), default=[])
+            base = base or self.of(best)
+            difference = "—" if network == PLAIN or not best else paired_difference(self.of(best), base)
+            rows.append([network, *cells, f"{best[0].learning_rate:g}" if best else "—", difference])
+        return markdown(["network", *(f"{rate:g}" for rate in plan.RATES), "best rate", "best − linear head"], rows)
 
     def why(self) -> str:
         """What label nodes and pooled patches say alone, and where label nodes look, after one change each."""
@@ -223,6 +237,7 @@ class Report:
 
 SECTIONS: list[tuple[str, str, Callable[[Report], str]]] = [  # title, stage whose runs it needs, table
     ("Table 2: heads on the same patch nodes", "table 2", Report.table_2),
+    ("Each rate in full length", "full rates", Report.full_rates),
     ("Tags of drawings: heads on the same patch nodes", "tags", Report.tags),
     ("What keeps label nodes from helping", "why", Report.why),
     ("Training length", "length", Report.length),

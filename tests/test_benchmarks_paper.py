@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageDraw
 from scipy import stats
 
-from benchmarks.paper import networks, plan, report, scenes, tags, training
+from benchmarks.paper import claims, networks, plan, report, scenes, tags, training
 
 
 @pytest.fixture(scope="module")
@@ -277,25 +277,49 @@ def test_intervals_of_differences_are_those_of_a_paired_t_test():
     assert report.mean_and_deviation([float("nan")]) == "not run"
 
 
-SECOND, LARGE = "second machine: ", "224 pixels: "
-TABLES = [  # what the names of the runs begin with in paper.json, their steps, tables
-    ("", 1200, ["table_2", "length", "table_6", "table_7", "rates"]),
-    (SECOND, 1200, ["full_rates", "tags", "why", "table_4", "table_5", "figure_4", "small_set", "losses"]),
-    (LARGE, 1600, ["table_2", "table_6", "rates"]),
+ON_THE_FIRST = {"Table 2", "Training length", "Table 6", "Table 7", "Learning rates tried"}
+SHOWN = [  # title in paper.md, table, what the names of its runs begin with in paper.json, their steps
+    (title, table, "" if title.split(":")[0] in ON_THE_FIRST else claims.SECOND, 1200)
+    for title, _, table in report.SECTIONS
+] + [
+    ("Table 2 at 224 pixels", report.Report.table_2, claims.LARGE, 1600),
+    ("Table 6 at 224 pixels", report.Report.table_6, claims.LARGE, 1600),
+    ("Learning rates tried at 224 pixels", report.Report.rates, claims.LARGE, 1600),
 ]
 
 
-@pytest.mark.parametrize(
-    ("prefix", "steps", "name"), [(prefix, steps, name) for prefix, steps, names in TABLES for name in names]
-)
-def test_the_tables_that_are_shown_are_those_of_the_runs_that_are_kept(prefix, steps, name):
-    folder = Path(report.__file__).parent.parent / "results"
-    runs, text = json.loads((folder / "paper.json").read_text()), (folder / "paper.md").read_text()
+@pytest.mark.parametrize(("title", "table", "prefix", "steps"), SHOWN, ids=[title for title, *_ in SHOWN])
+def test_the_tables_that_are_shown_are_those_of_the_runs_that_are_kept(title, table, prefix, steps):
+    runs, text = json.loads(claims.KEPT.read_text()), claims.KEPT.with_suffix(".md").read_text()
+    (section,) = (part for part in text.split("\n### ") if part.startswith(title + "\n"))
     budget = plan.Budget(seeds=3, single_steps=8000, grid_steps=400, steps=steps)
-    results = {run.name: runs[run.name] for run in plan.rates({}, budget)}  # the second machine took the first's rates
-    results |= {key.removeprefix(prefix): run for key, run in runs.items() if key.startswith(prefix)}
-    for designs in report.DESIGNS:
-        assert getattr(report.Report(results, budget, designs), name)() in text
+    results = {key.removeprefix(prefix): run for key, run in runs.items() if key.startswith(prefix)}
+    if prefix == claims.SECOND:  # it took the rates of the first
+        results |= {run.name: runs[run.name] for run in plan.rates({}, budget)}
+    for designs, heading in report.DESIGNS.items():
+        heading = "" if title.startswith("Table 5") else f"{heading}:\n\n"
+        assert heading + table(report.Report(results, budget, designs)) in section
+
+
+def test_the_claims_that_are_shown_are_those_of_the_runs_that_are_kept():
+    table = claims.Claims(json.loads(claims.KEPT.read_text())).table()
+    assert table in claims.KEPT.with_suffix(".md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "added", "compared"),
+    [
+        (0.1, 2.9, "seen in part", "seen"),
+        (0.1, 3.0, "seen", "seen"),
+        (-0.1, 2.9, "not seen", "cannot be said"),
+        (-0.1, 3.0, "cannot be said", "cannot be said"),
+        (-3.0, -0.1, "the opposite", "the opposite"),
+    ],
+)
+def test_an_interval_says_no_more_than_it_holds(low, high, added, compared):
+    assert claims.adds(3.0, low, high) == added
+    assert claims.more(low, high) == claims.less(-high, -low) == compared
+    assert claims.cheaper(low, high) == ("the opposite" if compared == "the opposite" else "cannot be said")
 
 
 def test_other_settings_in_a_used_folder_are_refused(tmp_path):
@@ -317,19 +341,29 @@ def test_a_stage_before_the_rates_are_known_is_refused():
         plan.table_2({}, plan.Budget(1, 1, 1, 1))
 
 
+def test_a_stage_before_its_first_weights_are_there_is_refused():
+    budget = plan.Budget(1, 1, 1, 1)
+    with pytest.raises(ValueError, match=r"Stage 'tags' starts from singles .*: expected the stage 'starts' before"):
+        plan.wanted_runs("tags", {}, budget)
+    assert len(plan.wanted_runs("starts", {}, budget)) == 3
+
+
+def results_of(runs, value):
+    """Results of `runs` with an mAP of `value(run)` on new designs and twice that on known ones."""
+    sizes = {"mAP_small": 1.0, "mAP_medium": 2.0, "mAP_large": 3.0}
+    results = {}
+    for run in runs:
+        found = {"val": {**sizes, "mAP": value(run)}, "known": {**sizes, "mAP": 2 * value(run)}}
+        results[run.name] = {"raw": found, "ema": found, "num_parameters": 1_000_000}
+    return results
+
+
 def test_the_report_shows_what_ran_and_leaves_out_the_rest(tmp_path):
     budget = plan.Budget(seeds=2, single_steps=1, grid_steps=1, steps=2)
-    metrics = {"mAP": 20.0, "mAP_small": 1.0, "mAP_medium": 2.0, "mAP_large": 3.0}
-    results = {}
-
-    def add(runs, value):
-        for run in runs:
-            found = {"val": {**metrics, "mAP": value(run)}, "known": {**metrics, "mAP": 2 * value(run)}}
-            results[run.name] = {"raw": found, "ema": found, "num_parameters": 1_000_000}
-
-    add(plan.rates({}, budget), lambda run: 30.0 if run.learning_rate == plan.RATES[1] else 10.0)
-    add(plan.table_2(results, budget), lambda run: 20.0 + run.seed + 3 * (run.network == plan.PAPER_NETWORK))
-    assert {run.learning_rate for run in plan.table_2(results, budget)} == {plan.RATES[1]}
+    results = results_of(plan.rates({}, budget), lambda run: 30.0 if run.learning_rate == plan.RATES[1] else 10.0)
+    runs = plan.table_2(results, budget)
+    assert {run.learning_rate for run in runs} == {plan.RATES[1]}
+    results |= results_of(runs, lambda run: 20.0 + run.seed + 3 * (run.network == plan.PAPER_NETWORK))
     report.write_report(tmp_path, results, budget)
     text = (tmp_path / "tables.md").read_text()
     assert (
@@ -342,11 +376,29 @@ def test_the_report_shows_what_ran_and_leaves_out_the_rest(tmp_path):
     assert "## Each rate" not in text
     assert "## Figure 4" not in text
     assert (tmp_path / "mAP.png").is_file()
-    best = plan.RATES[0]
-    add(
-        plan.tags(results, budget),
-        lambda run: 40.0 + run.seed + (run.network == plan.PAPER_NETWORK) + 2 * (run.learning_rate == best),
+
+
+def test_each_rate_is_shown_and_the_best_of_new_designs_compared():
+    budget = plan.Budget(seeds=2, single_steps=1, grid_steps=1, steps=2)
+    rates = results_of(plan.rates({}, budget), lambda run: 1.0)
+    runs = plan.every_rate({}, budget, "tags")
+
+    def table(results, designs="val"):
+        return report.Report(results, budget, designs).every_rate("tags")
+
+    low, high = plan.RATES[0], plan.RATES[-1]
+    results = rates | results_of(
+        runs, lambda run: 40.0 + run.seed + (run.network == plan.PAPER_NETWORK) + 2 * (run.learning_rate == low)
     )
-    report.write_report(tmp_path, results, budget)
     row = "| label nodes, G = 2 | 43.5 ± 0.7 (2) | 41.5 ± 0.7 (2) | 41.5 ± 0.7 (2) | 0.0005 | +1.0 (+1.0 … +1.0) |"
-    assert row in (tmp_path / "tables.md").read_text()
+    assert row in table(results)
+    for run in runs:
+        if run.learning_rate == high:  # known designs do not choose the rate
+            results[run.name]["ema"] = {**results[run.name]["ema"], "known": {"mAP": 99.0}}
+    assert table(results, "known").count(" | 0.0005 | ") == 5  # the heading and four rows
+    del results[runs[0].name]  # a seed of the linear head at the low rate
+    assert table(results).count(" | 0.001 | ") == 2  # the heading and that row
+    for run in runs:
+        if run.network == plan.PLAIN:
+            results.pop(run.name, None)
+    assert table(results).count(" — |") == 5  # rate and difference of the linear head, differences of the others

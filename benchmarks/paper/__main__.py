@@ -18,11 +18,11 @@ from gkgnet_hf.data import load_coco
 from gkgnet_hf.evaluation.results import label_areas
 
 from .networks import IMAGE_SIZE
-from .plan import STAGES, Budget, Results
+from .plan import STAGES, Budget, Results, wanted_runs
 from .report import write_report
 from .scenes import fetch_stamps, read_cutouts, write_scenes, write_singles
 from .tags import fetch_drawings, read_tags, write_tags
-from .training import one_thread, train_job
+from .training import Run, one_thread, train_job
 
 SINGLE_SIZE = 64
 
@@ -43,26 +43,36 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1200, help="steps of 32 of each run that counts")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, on one core each")
     options = parser.parse_args()
-    folder = options.output
+    folder, runs = options.output, options.output / "runs"
+    budget = Budget(options.seeds, options.single_steps, options.grid_steps, options.steps)
+    results: Results = {file.stem: json.loads(file.read_text()) for file in sorted(runs.glob("*.json"))}
+
+    def wanted(stage: str) -> list[Run]:
+        try:
+            return wanted_runs(stage, results, budget)
+        except ValueError as error:
+            parser.error(str(error))
+
+    for stage in options.stages[:1]:  # before minutes of drawing
+        wanted(stage)
     try:
         keep_settings(folder, {"scenes": options.scenes, "size": options.size, "cutouts": str(options.cutouts)})
     except ValueError as error:
         parser.error(str(error))
     prepare(folder, options.cutouts, options.scenes, options.size, options.jobs, tags="tags" in options.stages)
-    runs = folder / "runs"
     runs.mkdir(exist_ok=True)
-    budget = Budget(options.seeds, options.single_steps, options.grid_steps, options.steps)
-    results: Results = {file.stem: json.loads(file.read_text()) for file in sorted(runs.glob("*.json"))}
     context = multiprocessing.get_context("spawn")
     with context.Pool(options.jobs, initializer=one_thread) as pool:
         for stage in options.stages:
-            wanted = STAGES[stage](results, budget)
-            for name, result in pool.imap_unordered(train_job, [(folder, run) for run in wanted], chunksize=1):
+            jobs = [(folder, run) for run in wanted(stage)]
+            for name, result in pool.imap_unordered(train_job, jobs, chunksize=1):
                 results[name] = result
                 print(f"{stage}: {name}: {result['ema']}"[:200], flush=True)
     (folder / "results.json").write_text(json.dumps(results))
     if all(run.name in results for run in STAGES["rates"](results, budget)):
         write_report(folder, results, budget)
+    else:
+        print("No tables yet: they need the stage 'rates'")
 
 
 def keep_settings(folder: Path, settings: dict[str, Any]) -> None:

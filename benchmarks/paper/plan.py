@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from .networks import NETWORKS
@@ -73,24 +74,14 @@ def table_2(results: Results, budget: Budget) -> list[Run]:
 HEADS = (PLAIN, "label nodes, G = 1", PAPER_NETWORK, "ViG, Q2L")
 
 
-def every_rate(budget: Budget, task: str) -> list[Run]:
-    """The heads at each rate, in full length: a short run prefers a high rate."""
+def every_rate(results: Results, budget: Budget, task: str) -> list[Run]:
+    """The heads at each rate, in full length: short runs prefer a high one."""
     return [
         scene_run(network, rate, seed, budget, task=task)
-        for seed in budget.seeds
-        for rate in RATES
         for network in HEADS
+        for rate in RATES
+        for seed in budget.seeds
     ]
-
-
-def full_rates(results: Results, budget: Budget) -> list[Run]:
-    """Scenes at each rate."""
-    return every_rate(budget, "scenes")
-
-
-def tags(results: Results, budget: Budget) -> list[Run]:
-    """Tags of drawings in place of the things of a scene, at each rate."""
-    return every_rate(budget, "tags")
 
 
 WHY_NETWORK = "label nodes, G = 1"
@@ -189,8 +180,8 @@ STAGES: dict[str, Stage] = {
     "starts": starts,
     "rates": rates,
     "table 2": table_2,
-    "full rates": full_rates,
-    "tags": tags,
+    "full rates": partial(every_rate, task="scenes"),
+    "tags": partial(every_rate, task="tags"),
     "why": why,
     "length": length,
     "table 4": table_4,
@@ -199,6 +190,17 @@ STAGES: dict[str, Stage] = {
     "small set": small_set,
     "losses": losses,
 }
+
+
+def wanted_runs(stage: str, results: Results, budget: Budget) -> list[Run]:
+    """The runs of a stage; ValueError if they need another stage before."""
+    runs = STAGES[stage](results, budget)
+    known = set(results) | {run.name for run in runs}
+    if missing := {run.start for run in runs if run.start} - known:
+        raise ValueError(
+            f"Stage {stage!r} starts from {', '.join(sorted(missing))}: expected the stage 'starts' before"
+        )
+    return runs
 
 
 def own_runs(stage: str, results: Results, budget: Budget) -> list[Run]:

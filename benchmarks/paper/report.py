@@ -1,11 +1,13 @@
 """From results to tables and plots: the paper's figure beside ours, with the spread of the seeds."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from numpy.typing import NDArray
 from scipy import stats
 
 from . import plan
@@ -33,14 +35,19 @@ def mean_and_deviation(values: Sequence[float]) -> str:
     return f"{known.mean():.1f}" + (f" ± {known.std(ddof=1):.1f} ({len(known)})" if len(known) > 1 else " (1)")
 
 
+def interval(differences: NDArray[np.float64]) -> tuple[float, float, float]:
+    """Mean of two or more differences, and the ends of its 95 % interval by Student's t."""
+    half = stats.t.ppf(0.975, len(differences) - 1) * differences.std(ddof=1) / len(differences) ** 0.5
+    return differences.mean(), differences.mean() - half, differences.mean() + half
+
+
 def paired_difference(values: Sequence[float], others: Sequence[float]) -> str:
-    """Mean of the differences of equal seeds, with its 95 % interval by Student's t."""
+    """Mean of the differences of equal seeds, with its interval."""
     differences = np.array(values) - np.array(others)
     differences = differences[np.isfinite(differences)]
     if len(differences) < 2:
         return "—"
-    half = stats.t.ppf(0.975, len(differences) - 1) * differences.std(ddof=1) / len(differences) ** 0.5
-    return f"{differences.mean():+.1f} ({differences.mean() - half:+.1f} … {differences.mean() + half:+.1f})"
+    return "{:+.1f} ({:+.1f} … {:+.1f})".format(*interval(differences))
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -83,28 +90,23 @@ class Report:
         header = ["network", "parameters", "rate", "mAP, last weights", "mAP, EMA", "EMA − linear head", "paper"]
         return markdown(header, rows)
 
-    def full_rates(self) -> str:
-        """Heads at each rate."""
-        return self.every_rate("scenes")
-
-    def tags(self) -> str:
-        """Heads at each rate, for tags of drawings."""
-        return self.every_rate("tags")
-
     def every_rate(self, task: str) -> str:
         """Heads at each rate; differences are between the best rates, those with the highest mean on new designs."""
-        rows, base = [], []
-        for network in plan.HEADS:
-            runs = {
-                rate: [plan.scene_run(network, rate, seed, self.budget, task=task) for seed in self.budget.seeds]
-                for rate in plan.RATES
-            }
-            cells = [mean_and_deviation(self.of(mine)) for mine in runs.values()]
-            tried = [mine for mine in runs.values() if all(run.name in self.results for run in mine)]
-            best = max(tried, key=lambda mine: sum(value(self.results, run) for run in mine), default=[])
-            base = base or self.of(best)
-            difference = "—" if network == PLAIN or not best else paired_difference(self.of(best), base)
-            rows.append([network, *cells, f"{best[0].learning_rate:g}" if best else "—", difference])
+        runs: dict[str, dict[float, list[Run]]] = {network: {} for network in plan.HEADS}
+        for run in plan.every_rate(self.results, self.budget, task):
+            runs[run.network].setdefault(run.learning_rate, []).append(run)
+        best = {
+            network: max(tried, key=lambda mine: sum(value(self.results, run) for run in mine))
+            for network, rates in runs.items()
+            if (tried := [mine for mine in rates.values() if all(run.name in self.results for run in mine)])
+        }
+        rows = []
+        for network, rates in runs.items():
+            cells = [mean_and_deviation(self.of(mine)) for mine in rates.values()]
+            rate = f"{best[network][0].learning_rate:g}" if network in best else "—"
+            compared = network != PLAIN and network in best and PLAIN in best
+            difference = paired_difference(self.of(best[network]), self.of(best[PLAIN])) if compared else "—"
+            rows.append([network, *cells, rate, difference])
         return markdown(["network", *(f"{rate:g}" for rate in plan.RATES), "best rate", "best − linear head"], rows)
 
     def why(self) -> str:
@@ -237,8 +239,8 @@ class Report:
 
 SECTIONS: list[tuple[str, str, Callable[[Report], str]]] = [  # title, stage whose runs it needs, table
     ("Table 2: heads on the same patch nodes", "table 2", Report.table_2),
-    ("Each rate in full length", "full rates", Report.full_rates),
-    ("Tags of drawings: heads on the same patch nodes", "tags", Report.tags),
+    ("Each rate in full length", "full rates", partial(Report.every_rate, task="scenes")),
+    ("Tags of drawings: heads on the same patch nodes", "tags", partial(Report.every_rate, task="tags")),
     ("What keeps label nodes from helping", "why", Report.why),
     ("Training length", "length", Report.length),
     ("Table 4: groups of patch nodes and of label nodes", "table 4", Report.table_4),

@@ -139,19 +139,20 @@ class Claims:
     def sizes(self) -> None:
         """Small objects."""
 
-        def gain(place: str, network: str, rates: tuple[float, float], size: str) -> Values:
-            mine, base = self.head(place, network, rates[0], size), self.head(place, PLAIN, rates[1], size)
+        def heads(place: str, network: str, rate: float, size: str = "mAP_small") -> tuple[Values, Values]:
+            return self.head(place, network, rate, size), self.head(place, PLAIN, rate, size)
+
+        def gain(size: str) -> Values:
+            mine, base = heads(SECOND, ONE_GROUP, 1e-3, size)
             return lambda designs: mine(designs) - base(designs)
 
-        def add(claim: str, here: str, place: str, network: str, rates: tuple[float, float]) -> None:
-            nothing: Values = lambda designs: np.zeros(3)  # noqa: E731
-            self.add(claim, here, gain(place, network, rates, "mAP_small"), nothing, partial(adds, 4.9))
-
-        add("small objects gain 4.9", "scenes, G = 2, both at 1e-3", SECOND, PAPER_NETWORK, (1e-3, 1e-3))
-        add("", "scenes, G = 1, both at 1e-3", SECOND, ONE_GROUP, (1e-3, 1e-3))
-        add("", "scenes of 224 pixels, G = 2, both at 2e-3 (Table 6)", LARGE, PAPER_NETWORK, (2e-3, 2e-3))
-        small, medium = (gain(SECOND, ONE_GROUP, (1e-3, 1e-3), size) for size in ("mAP_small", "mAP_medium"))
-        self.add("and more than medium ones", "scenes, G = 1, both at 1e-3", small, medium, more)
+        judge = partial(adds, 4.9)
+        self.add("small objects gain 4.9", "scenes, G = 2, both at 1e-3", *heads(SECOND, PAPER_NETWORK, 1e-3), judge)
+        self.add("", "scenes, G = 1, both at 1e-3", *heads(SECOND, ONE_GROUP, 1e-3), judge)
+        here = "scenes of 224 pixels, G = 2, both at 2e-3 (Table 6)"
+        self.add("", here, *heads(LARGE, PAPER_NETWORK, 2e-3), judge)
+        here = "scenes, G = 1, both at 1e-3"
+        self.add("and more than medium ones", here, gain("mAP_small"), gain("mAP_medium"), more)
 
     def rivals(self) -> None:
         """Other heads, and a CNN."""
